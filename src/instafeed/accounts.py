@@ -1,0 +1,109 @@
+"""Signing up, and who is who."""
+
+import re
+import unicodedata
+
+from instafeed.errors import Invalid, NotFound, RedisAway, UsernameTaken
+from instafeed.models import Account, Relation, Session, Viewer
+from instafeed.resources import Resources
+from instafeed.sessions import LogIn, open_session
+from instafeed.storage import accounts as account_rows
+from instafeed.storage import follows as follow_rows
+from instafeed.storage import sessions as session_rows
+from instafeed.storage.database import Connection
+
+USERNAME = re.compile(r"(?!.*[._]{2})[a-z0-9][a-z0-9._]{0,28}[a-z0-9]|[a-z0-9]")
+
+# Names that would pass for us, for a part of the site, or for nobody.
+_RESERVED = frozenset(
+    "about account accounts activity admin administrator anonymous api app apps auth billing blog contact docs everyone"
+    " explore feed guest help here home info instafeed legal login logout mail me media mod moderator mods news nobody"
+    " null oauth official owner photo photos post posts press privacy problems register root security session sessions"
+    " settings signup staff status support sysadmin system tag tags team terms undefined user username users v1 webmaster"
+    " www you".split()
+)
+
+
+def normalize_username(name: str) -> str:
+    """The one form of a name that all its Unicode and case variants share."""
+    return unicodedata.normalize("NFKC", name).strip().casefold()
+
+
+async def sign_up(
+    res: Resources,
+    *,
+    account_id: int,
+    username: str,
+    password: str,
+    email: str | None,
+    display_name: str,
+    device_name: str,
+    repeat_key: str | None,
+) -> LogIn:
+    """Make an account and log it in. Its first session has the account's own id.
+
+    Args:
+        res: the resources.
+        account_id: the id to give it; where the account is there already, made by the same request, it is found again.
+        username: normalized, and of the form of `USERNAME`.
+        password: as it was typed.
+        email: lower-case, or None.
+        display_name: may be empty.
+        device_name: what the session is called in the list of devices.
+        repeat_key: see `sessions.open_session`.
+
+    Raises:
+        UsernameTaken, EmailTaken: another account has it, or the name is reserved.
+    """
+    if username in _RESERVED:
+        raise UsernameTaken("This username is reserved.")
+    password_hash = await res.passwords.hash(password)
+
+    async def body(connection: Connection) -> tuple[str, Account | None, Session | None]:
+        if await account_rows.id_of_username(connection, username) != account_id:
+            await account_rows.insert(
+                connection,
+                account_id,
+                username=username,
+                display_name=display_name,
+                password_hash=password_hash,
+                email=email,
+            )
+        token = await open_session(
+            res, connection, account_id, account_id, device_name=device_name, repeat_key=repeat_key
+        )
+        account = await account_rows.get(connection, account_id)
+        return token, account, await session_rows.get(connection, account_id, account_id)
+
+    token, account, session = await res.db.transact(body)
+    if account is None or session is None:
+        raise Invalid("The account could not be made.")
+    try:
+        await res.timelines.open(account_id)
+    except RedisAway:
+        pass  # the first read of the feed makes it
+    return LogIn(account, session, token)
+
+
+async def get(res: Resources, viewer: Viewer, account_id: int) -> tuple[Account, Relation | None]:
+    """An account and how the viewer stands to it (None: it is the viewer's own).
+
+    Raises:
+        NotFound: there is none that the viewer may see.
+    """
+    async with res.db.acquire() as connection:
+        account = await account_rows.get(connection, account_id)
+        if account is None:
+            raise NotFound
+        if account_id == viewer.account_id:
+            return account, None
+        return account, (await follow_rows.relations(connection, viewer.account_id, [account_id]))[account_id]
+
+
+async def get_by_username(res: Resources, viewer: Viewer, username: str) -> tuple[Account, Relation | None]:
+    """Like `get`, by a name in any of its variants."""
+    async with res.db.acquire() as connection:
+        account_id = await account_rows.id_of_username(connection, normalize_username(username))
+    if account_id is None:
+        raise NotFound
+    return await get(res, viewer, account_id)

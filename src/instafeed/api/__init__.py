@@ -1,0 +1,1 @@
+"""HTTP only: routes, request and response models, errors to statuses, the OpenAPI document."""

@@ -1,0 +1,77 @@
+"""Accounts."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from instafeed import accounts, posts
+from instafeed.api import limits, present, schemas
+from instafeed.api.dependencies import Page, Reader, Res
+from instafeed.api.once import OnceOnly
+from instafeed.api.strict_json import JsonRoute
+
+router = APIRouter(tags=["accounts"], route_class=JsonRoute)
+
+AccountId = Annotated[schemas.IdIn, Path(description="The account's id.")]
+
+
+def present_log_in(log_in: accounts.LogIn) -> schemas.LogIn:
+    """A fresh log-in, token included."""
+    return schemas.LogIn(
+        account=present.account(log_in.account, None),
+        token=log_in.token,
+        session=present.session(log_in.session, current=True),
+    )
+
+
+@router.post("/v1/accounts", status_code=201, response_model=schemas.LogIn, summary="Sign up")
+async def create_account(request: Request, body: schemas.NewAccount, res: Res, once: OnceOnly) -> Response:
+    """Make an account and log it in. The token is shown only in this answer."""
+    await limits.count(request, res, limits.SIGN_UP, limits.client_address(request, res.settings.trusted_proxies))
+
+    async def make(account_id: int) -> schemas.LogIn:
+        log_in = await accounts.sign_up(
+            res,
+            account_id=account_id,
+            username=body.username,
+            password=body.password,
+            email=body.email,
+            display_name=body.display_name,
+            device_name=body.device_name,
+            repeat_key=once.key,
+        )
+        return present_log_in(log_in)
+
+    return await once.create(make, account_id=None, location="/v1/accounts/{id}", keep=False)
+
+
+@router.get("/v1/me", summary="My account")
+async def get_me(res: Res, viewer: Reader) -> schemas.Account:
+    """The account that the token belongs to."""
+    return present.account(*await accounts.get(res, viewer, viewer.account_id))
+
+
+@router.get("/v1/accounts/by-username/{username}", summary="An account by its username")
+async def get_account_by_username(
+    res: Res, viewer: Reader, username: Annotated[str, Path(max_length=100, examples=["ada"])]
+) -> schemas.Account:
+    """The account with this username, in any of its variants of case and Unicode."""
+    return present.account(*await accounts.get_by_username(res, viewer, username))
+
+
+@router.get("/v1/accounts/{account_id}", summary="An account")
+async def get_account(res: Res, viewer: Reader, account_id: AccountId) -> schemas.Account:
+    """The account with this id."""
+    return present.account(*await accounts.get(res, viewer, account_id))
+
+
+@router.get("/v1/accounts/{account_id}/posts", summary="An account's posts")
+async def list_account_posts(
+    request: Request, response: Response, res: Res, viewer: Reader, account_id: AccountId, page: Page
+) -> schemas.PostList:
+    """The account's posts, newest first; your own also while their photos are made ready."""
+    found = await posts.page_of_author(res, viewer, account_id, below=page.below, limit=page.limit)
+    return schemas.PostList(
+        items=[present.post(res, post) for post in found.items],
+        next_cursor=page.next_cursor(request, response, found.next),
+    )

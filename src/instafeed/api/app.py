@@ -1,0 +1,56 @@
+"""The ASGI application."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TypedDict
+
+from fastapi import FastAPI
+
+from instafeed import __version__
+from instafeed.api import accounts, docs, errors, feeds, follows, media, openapi, operations, posts, sessions
+from instafeed.api.context import RequestContext
+from instafeed.events import EventHub
+from instafeed.resources import Resources, open_resources
+from instafeed.settings import Settings
+
+
+class _State(TypedDict):
+    resources: Resources
+    hub: EventHub
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API with these settings. Nothing is opened before its lifespan begins."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[_State]:
+        async with open_resources(settings) as res:
+            hub = EventHub(res)
+            running = asyncio.create_task(hub.run())
+            app.state.hub = hub
+            try:
+                yield {"resources": res, "hub": hub}
+            finally:
+                hub.close()
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+    app = FastAPI(
+        title="instafeed",
+        version=__version__,
+        summary="A photo-sharing community: people post photos, the people who follow them see them at once.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+        generate_unique_id_function=openapi.operation_id,
+    )
+    for part in (accounts, sessions, follows, media, posts, feeds, operations, docs):
+        app.include_router(part.router)
+    errors.install(app)
+    openapi.install(app)
+    app.add_middleware(RequestContext, allowed_hosts=settings.allowed_hosts)
+    return app

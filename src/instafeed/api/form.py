@@ -1,0 +1,169 @@
+"""The form of `POST /v1/posts/form`, parsed as it comes: its photo is passed on and never kept."""
+
+from collections.abc import AsyncIterator
+from typing import Literal
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from instafeed.api.media import sent_bytes
+from instafeed.api.text import AltText, Caption
+from instafeed.errors import FieldError, Invalid, MalformedBody
+
+_TEXT_BYTES = 16 * 1024
+_HEADER_BYTES = 4096
+_TEXTS = ("caption", "alt_text")
+
+_Piece = tuple[Literal["part"], str] | tuple[Literal["data"], bytes] | tuple[Literal["end"], None]
+
+
+class Fields(BaseModel):
+    """The form's texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    caption: Caption = ""
+    alt_text: AltText = ""
+
+
+def _invalid(name: str, detail: str) -> Invalid:
+    return Invalid("Some fields are not valid.", errors=(FieldError(f"/{name}", detail),))
+
+
+class PhotoForm:
+    """One form. Call `begin`, then `photo`, then `fields`; texts may stand before and after the photo.
+
+    Each raises:
+        MalformedBody: the body is no form.
+        Invalid: a field is unknown, there twice, or wrong.
+        MediaIncomplete: the client went away.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._pieces = self._parse()
+        self._texts: dict[str, bytes] = {}
+
+    async def begin(self) -> None:
+        """Read up to the photo."""
+        if not await self._read_texts():
+            raise _invalid("photo", "Is missing.")
+
+    async def photo(self) -> AsyncIterator[bytes]:
+        """The photo's bytes."""
+        async for kind, value in self._pieces:
+            if kind == "end":
+                return
+            if kind == "data":
+                yield value
+
+    async def fields(self) -> Fields:
+        """Read what stands after the photo, and return the texts."""
+        if await self._read_texts():
+            raise _invalid("photo", "Is there twice.")
+        try:
+            return Fields.model_validate({name: text.decode() for name, text in self._texts.items()})
+        except UnicodeDecodeError:
+            raise MalformedBody("A text of the form is not UTF-8.") from None
+        except ValidationError as error:
+            fields = tuple(
+                FieldError("".join(f"/{part}" for part in item["loc"]), item["msg"].removeprefix("Value error, "))
+                for item in error.errors(include_input=False, include_url=False)
+            )
+            raise Invalid("Some fields are not valid.", errors=fields) from None
+
+    async def _read_texts(self) -> bool:
+        """Collect texts up to a photo; False if the form ends first."""
+        name = ""
+        async for kind, value in self._pieces:
+            if kind == "part":
+                if value == "photo":
+                    return True
+                if value not in _TEXTS:
+                    raise _invalid(str(value)[:100], "Is not a field of this form.")
+                if value in self._texts:
+                    raise _invalid(str(value), "Is there twice.")
+                name = str(value)
+                self._texts[name] = b""
+            elif kind == "data":
+                self._texts[name] += value
+                if len(self._texts[name]) > _TEXT_BYTES:
+                    raise _invalid(name, "Is too long.")
+        return False
+
+    async def _parse(self) -> AsyncIterator[_Piece]:
+        content_type, options = parse_options_header(self._request.headers.get("content-type", ""))
+        if content_type != b"multipart/form-data" or not 0 < len(options.get(b"boundary", b"")) <= 200:
+            raise MalformedBody("Send the form as 'Content-Type: multipart/form-data' with a boundary.")
+        events = _Events()
+        parser = MultipartParser(options[b"boundary"], events.callbacks())
+        try:
+            async for chunk in sent_bytes(self._request):
+                parser.write(chunk)
+                for piece in events.take():
+                    yield piece
+            parser.finalize()
+        except FormParserError:
+            raise MalformedBody("The body is no form: its parts are not as the boundary says.") from None
+        if not events.ended:
+            raise MalformedBody("The form broke off.")
+
+
+class _Events:
+    """What the parser calls back, as pieces."""
+
+    def __init__(self) -> None:
+        self._pieces: list[_Piece] = []
+        self._name = b""
+        self._value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self.ended = False
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+
+    def take(self) -> list[_Piece]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def _on_part_begin(self) -> None:
+        self._headers = {}
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name = self._bounded(self._name + data[start:end])
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value = self._bounded(self._value + data[start:end])
+
+    def _bounded(self, text: bytes) -> bytes:
+        if len(text) > _HEADER_BYTES or len(self._headers) > 10:
+            raise MalformedBody("A part's headers are too long.")
+        return text
+
+    def _on_header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        self._pieces.append(("part", options.get(b"name", b"").decode("utf-8", "replace")))
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._pieces.append(("data", data[start:end]))
+
+    def _on_part_end(self) -> None:
+        self._pieces.append(("end", None))
+
+    def _on_end(self) -> None:
+        self.ended = True

@@ -1,0 +1,96 @@
+"""Photos."""
+
+import base64
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Request, Response
+from starlette.requests import ClientDisconnect
+
+from instafeed import media
+from instafeed.api import present, schemas
+from instafeed.api.dependencies import Reader, Res, Uploader
+from instafeed.api.once import OnceOnly
+from instafeed.errors import FieldError, Invalid, MediaIncomplete
+
+router = APIRouter(tags=["media"])
+
+_SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):")
+
+ContentDigest = Annotated[
+    str | None,
+    Header(
+        description="RFC 9530. Refused if the bytes do not match.",
+        max_length=1000,
+        examples=["sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:"],
+    ),
+]
+
+
+def sent_length(request: Request) -> int | None:
+    """The Content-Length; None for a body that comes in chunks."""
+    sent = request.headers.get("content-length")
+    return int(sent) if sent is not None and sent.isascii() and sent.isdigit() else None
+
+
+async def sent_bytes(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes.
+
+    Raises:
+        MediaIncomplete: the client went away.
+    """
+    try:
+        async for chunk in request.stream():
+            if chunk:
+                yield chunk
+    except ClientDisconnect:
+        raise MediaIncomplete("The upload broke off.") from None
+
+
+def sent_digest(content_digest: str | None) -> bytes | None:
+    """The SHA-256 in a Content-Digest; None if there is none."""
+    if content_digest is None:
+        return None
+    match = _SHA256.search(content_digest)
+    if match is None:
+        raise Invalid(
+            "The request is not valid.", errors=(FieldError("Content-Digest", "Send sha-256=:<base64>: (RFC 9530)."),)
+        )
+    return base64.b64decode(match[1])
+
+
+@router.post(
+    "/v1/media",
+    status_code=201,
+    response_model=schemas.Media,
+    summary="Upload a photo",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "The photo's bytes: JPEG, PNG, WebP, HEIC, AVIF or GIF.",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def upload_media(
+    request: Request, res: Res, viewer: Uploader, once: OnceOnly, content_digest: ContentDigest = None
+) -> Response:
+    """Stream a photo in. It is `processing` until its renditions are made; a post may have it at once."""
+    sha256 = sent_digest(content_digest)
+
+    async def make(media_id: int) -> schemas.Media:
+        taken = await media.receive(
+            res, viewer, media_id, sent_bytes(request), size=sent_length(request), sha256=sha256
+        )
+        return present.media(res, taken)
+
+    return await once.create(make, account_id=viewer.account_id, location="/v1/media/{id}")
+
+
+@router.get("/v1/media/{media_id}", summary="A photo of mine")
+async def get_media(
+    res: Res, viewer: Reader, media_id: Annotated[schemas.IdIn, Path(description="The photo's id.")]
+) -> schemas.Media:
+    """How far one of your photos is, and its renditions."""
+    return present.media(res, await media.get(res, viewer, media_id))

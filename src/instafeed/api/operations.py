@@ -1,0 +1,61 @@
+"""For operators: limits, health, metrics."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from instafeed.api import limits, schemas, strict_json
+from instafeed.api.dependencies import Res
+from instafeed.checks import check_all
+from instafeed.imaging.sniff import Format
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/v1/limits", summary="What is taken")
+async def get_limits(res: Res) -> schemas.Limits:
+    """The limits of uploads, texts, pages and rates."""
+    settings = res.settings
+    return schemas.Limits(
+        upload_max_bytes=settings.upload_max_bytes,
+        upload_max_pixels=settings.upload_max_pixels,
+        upload_min_bytes_per_second=settings.upload_min_bytes_per_second,
+        photo_types=[format_.content_type for format_ in Format],
+        photos_per_post=10,
+        caption_max_characters=2200,
+        alt_text_max_characters=1500,
+        body_max_bytes=strict_json.MAX_BYTES,
+        page_max_items=100,
+        rate_limits=[
+            schemas.RateLimit(name=policy.name, quota=policy.quota, seconds=policy.seconds) for policy in limits.ALL
+        ],
+    )
+
+
+@router.get("/livez", summary="Whether the process answers")
+async def get_livez() -> schemas.Liveness:
+    """For a supervisor: does not look at any other server."""
+    return schemas.Liveness(alive=True)
+
+
+@router.get(
+    "/readyz",
+    summary="Whether every part answers",
+    responses={503: {"model": schemas.Readiness, "description": "A part does not answer."}},
+)
+async def get_readyz(response: Response, res: Res) -> schemas.Readiness:
+    """For a load balancer: names each part and whether it answers."""
+    parts = await check_all(res)
+    ready = all(part.ready for part in parts)
+    response.status_code = 200 if ready else 503
+    return schemas.Readiness(ready=ready, parts=[schemas.Part(name=part.name, ready=part.ready) for part in parts])
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def get_metrics() -> Response:
+    """This process's metrics in Prometheus's text format. Not for the public: nginx does not pass it on."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,79 @@
+"""Posts."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from instafeed import media, posts
+from instafeed.api import present, schemas
+from instafeed.api.dependencies import Reader, Res, Uploader, Writer
+from instafeed.api.form import PhotoForm
+from instafeed.api.once import OnceOnly
+from instafeed.api.strict_json import JsonRoute
+from instafeed.models import PhotoOfPost
+
+router = APIRouter(tags=["posts"], route_class=JsonRoute)
+
+PostId = Annotated[schemas.IdIn, Path(description="The post's id.")]
+
+
+@router.post("/v1/posts", status_code=201, response_model=schemas.Post, summary="Post photos")
+async def create_post(body: schemas.NewPost, res: Res, viewer: Writer, once: OnceOnly) -> Response:
+    """Make a post of your photos. You see it at once; your followers see it when its photos are ready."""
+    photos = [PhotoOfPost(photo.id, photo.alt_text) for photo in body.media]
+
+    async def make(post_id: int) -> schemas.Post:
+        return present.post(res, await posts.create(res, viewer, post_id, caption=body.caption, photos=photos))
+
+    return await once.create(make, account_id=viewer.account_id, location="/v1/posts/{id}")
+
+
+@router.post(
+    "/v1/posts/form",
+    status_code=201,
+    response_model=schemas.Post,
+    summary="Post a photo in one call",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["photo"],
+                        "properties": {
+                            "photo": {"type": "string", "format": "binary"},
+                            "caption": {"type": "string", "maxLength": 2200},
+                            "alt_text": {"type": "string", "maxLength": 1500},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def create_post_from_form(request: Request, res: Res, viewer: Uploader, once: OnceOnly) -> Response:
+    """Upload a photo and post it, for scripts: `curl -F photo=@sunset.jpg -F caption=Sunset`."""
+    form = PhotoForm(request)
+
+    async def make(post_id: int) -> schemas.Post:
+        # The photo of a form bears its post's id, so that a repeated form finds both.
+        await form.begin()
+        taken = await media.receive(res, viewer, post_id, form.photo(), size=None, sha256=None)
+        fields = await form.fields()
+        photo = PhotoOfPost(taken.id, fields.alt_text)
+        return present.post(res, await posts.create(res, viewer, post_id, caption=fields.caption, photos=[photo]))
+
+    return await once.create(make, account_id=viewer.account_id, location="/v1/posts/{id}")
+
+
+@router.get("/v1/posts/{post_id}", summary="A post")
+async def get_post(res: Res, viewer: Reader, post_id: PostId) -> schemas.Post:
+    """The post with this id."""
+    return present.post(res, await posts.get(res, viewer, post_id))
+
+
+@router.delete("/v1/posts/{post_id}", status_code=204, summary="Delete a post")
+async def delete_post(res: Res, viewer: Writer, post_id: PostId) -> None:
+    """Delete your post with its photos. Nobody sees it from now on."""
+    await posts.delete(res, viewer, post_id)

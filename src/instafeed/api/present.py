@@ -1,0 +1,90 @@
+"""The domain's values in the shapes that clients get."""
+
+from instafeed import models
+from instafeed.api import schemas
+from instafeed.resources import Resources
+
+
+def relation(value: models.Relation) -> schemas.Relation:
+    """How the viewer stands to an account."""
+    return schemas.Relation(following=value.following, followed_by=value.followed_by, notify=value.notify)
+
+
+def account_ref(value: models.Account) -> schemas.AccountRef:
+    """Who an account is."""
+    return schemas.AccountRef(id=value.id, username=value.username, display_name=value.display_name)
+
+
+def account(value: models.Account, viewer: models.Relation | None) -> schemas.Account:
+    """An account as the viewer sees it."""
+    return schemas.Account(
+        id=value.id,
+        username=value.username,
+        display_name=value.display_name,
+        bio=value.bio,
+        post_count=value.post_count,
+        follower_count=value.follower_count,
+        following_count=value.following_count,
+        created_at=models.made_at(value.id),
+        viewer=relation(viewer) if viewer else None,
+    )
+
+
+def session(value: models.Session, *, current: bool) -> schemas.Session:
+    """A device."""
+    return schemas.Session(
+        id=value.id,
+        device_name=value.device_name,
+        created_at=models.made_at(value.id),
+        used_at=value.used_at,
+        current=current,
+    )
+
+
+def media(res: Resources, value: models.Media) -> schemas.Media:
+    """A photo, its URLs signed."""
+    status = value.status
+    assert status is not models.MediaStatus.PENDING  # nobody is shown one that has not arrived
+    return schemas.Media(
+        id=value.id,
+        status=status.value,
+        failure=value.failure,
+        width=value.width,
+        height=value.height,
+        blurhash=value.blurhash,
+        alt_text=value.alt_text,
+        renditions=[
+            schemas.Rendition(
+                name=rendition.name,
+                url=res.blobs.url(rendition.key),
+                width=rendition.width,
+                height=rendition.height,
+                content_type=rendition.content_type,
+                bytes=rendition.size,
+            )
+            for rendition in value.renditions
+        ],
+    )
+
+
+def post(res: Resources, value: models.Post) -> schemas.Post:
+    """A post."""
+    return schemas.Post(
+        id=value.id,
+        author=account_ref(value.author),
+        caption=value.caption,
+        media=[media(res, photo) for photo in value.media],
+        created_at=models.made_at(value.id),
+        published_at=value.published_at,
+    )
+
+
+def event(value: models.Event) -> schemas.Event:
+    """An event."""
+    return schemas.Event(
+        id=value.id,
+        type=value.type.value,
+        created_at=value.created_at,
+        post_id=value.post_id,
+        account_id=value.author_id,
+    )

@@ -1,0 +1,338 @@
+"""The shapes of requests and responses. Ids are strings of decimal digits: 64 bits do not survive JavaScript numbers."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+from instafeed.accounts import USERNAME, normalize_username
+from instafeed.api.text import AltText, Caption, DeviceName, DisplayName
+from instafeed.ids import MAX_ID
+
+_ID = re.compile(r"[1-9][0-9]{0,18}")
+_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
+EXAMPLE_ID = "412345678901234567"
+
+
+def _parse_id(value: object) -> int:
+    if not isinstance(value, str) or not _ID.fullmatch(value) or int(value) > MAX_ID:
+        raise ValueError("is not an id: send the string of decimal digits that you were given")
+    return int(value)
+
+
+def _parse_username(value: str) -> str:
+    name = normalize_username(value)
+    if not USERNAME.fullmatch(name):
+        raise ValueError(
+            "is not a username: 1 to 30 of a-z, 0-9, dot and underscore; no dot or underscore at the ends, no two in a row"
+        )
+    return name
+
+
+def _parse_email(value: str) -> str:
+    address = value.strip().lower()
+    if len(address) > 254 or not _EMAIL.fullmatch(address):
+        raise ValueError("is not an e-mail address")
+    return address
+
+
+def _parse_password(value: str) -> str:
+    if "\x00" in value or len(value.encode()) > 1024:
+        raise ValueError("is too long or has a NUL")
+    return value
+
+
+def _format_time(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_ID_SCHEMA = {"type": "string", "pattern": "^[1-9][0-9]{0,18}$", "examples": [EXAMPLE_ID]}
+
+IdIn = Annotated[int, BeforeValidator(_parse_id), WithJsonSchema(_ID_SCHEMA)]
+"""An id that a client sends."""
+Id = Annotated[int, PlainSerializer(str, return_type=str), WithJsonSchema(_ID_SCHEMA)]
+"""An id that a client gets."""
+Time = Annotated[
+    datetime,
+    PlainSerializer(_format_time, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T10:01:02.123Z"]}),
+]
+Username = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=100),
+    AfterValidator(_parse_username),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 30, "examples": ["ada"]}),
+]
+Email = Annotated[
+    str,
+    StringConstraints(max_length=300),
+    AfterValidator(_parse_email),
+    WithJsonSchema({"type": "string", "format": "email", "maxLength": 254, "examples": ["ada@example.org"]}),
+]
+NewPassword = Annotated[str, StringConstraints(min_length=8, max_length=256), AfterValidator(_parse_password)]
+Password = Annotated[str, StringConstraints(max_length=256), AfterValidator(_parse_password)]
+
+
+class _Request(BaseModel):
+    """What a client sends: unknown fields are refused, and nothing is taken for something else."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class _Response(BaseModel):
+    """What a client gets: every field is always there."""
+
+    model_config = ConfigDict(
+        frozen=True, json_schema_serialization_defaults_required=True, use_attribute_docstrings=True
+    )
+
+
+class NewAccount(_Request):
+    """A sign-up."""
+
+    username: Username
+    """1 to 30 of a-z, 0-9, dot and underscore. Upper case and Unicode variants are brought into this form."""
+    password: NewPassword = Field(examples=["correct horse battery staple"], json_schema_extra={"format": "password"})
+    email: Email | None = None
+    display_name: DisplayName = Field(default="", examples=["Ada Lovelace"])
+    device_name: DeviceName = Field(default="", examples=["Ada's phone"])
+    """What this log-in is called in the list of devices."""
+
+
+class NewSession(_Request):
+    """A log-in."""
+
+    username: Annotated[str, StringConstraints(max_length=100)] = Field(examples=["ada"])
+    password: Password = Field(examples=["correct horse battery staple"], json_schema_extra={"format": "password"})
+    device_name: DeviceName = Field(default="", examples=["Ada's phone"])
+    """What this log-in is called in the list of devices."""
+
+
+class FollowOptions(_Request):
+    """How to follow."""
+
+    notify: bool = True
+    """Whether to be told of each new post."""
+
+
+class NewPostPhoto(_Request):
+    """A photo of a new post."""
+
+    id: IdIn
+    """What `POST /v1/media` answered."""
+    alt_text: AltText = Field(default="", examples=["A lighthouse at dusk"])
+    """What the photo shows, for those who cannot see it."""
+
+
+class NewPost(_Request):
+    """A post."""
+
+    caption: Caption = Field(default="", examples=["Evening at the harbour"])
+    media: list[NewPostPhoto] = Field(min_length=1, max_length=10)
+    """The photos in their order."""
+
+
+class Relation(_Response):
+    """How you stand to an account."""
+
+    following: bool
+    """You follow it."""
+    followed_by: bool
+    """It follows you."""
+    notify: bool
+    """You are told of its new posts."""
+
+
+class AccountRef(_Response):
+    """Who it is."""
+
+    id: Id
+    username: str = Field(examples=["ada"])
+    display_name: str = Field(examples=["Ada Lovelace"])
+
+
+class Account(AccountRef):
+    """An account."""
+
+    bio: str
+    post_count: int = Field(ge=0, examples=[12])
+    follower_count: int = Field(ge=0, examples=[340])
+    following_count: int = Field(ge=0, examples=[56])
+    created_at: Time
+    viewer: Relation | None
+    """How you stand to it; null for your own account."""
+
+
+class Session(_Response):
+    """A device that is logged in."""
+
+    id: Id
+    device_name: str = Field(examples=["Ada's phone"])
+    created_at: Time
+    used_at: Time
+    """When it was last used, to some 15 minutes."""
+    current: bool
+    """It is the one that asks."""
+
+
+class LogIn(_Response):
+    """A fresh log-in."""
+
+    account: Account
+    token: str = Field(examples=["412345678901234567.kAqk0Jm0b6v1x1Hk0o1g8y0d2o7Yt5jYb2q1n9c3w4E"])
+    """Send it as `Authorization: Bearer …`. It is shown only here."""
+    session: Session
+
+
+class Rendition(_Response):
+    """One size and format of a photo."""
+
+    name: str = Field(examples=["640"])
+    """`1080`, `640`, `320` (pixels of the longer side, at most) or `150` (square). New names may come."""
+    url: str = Field(json_schema_extra={"format": "uri"}, examples=["https://photos.example.org/renditions/…/640.jpg"])
+    """Valid for at least an hour."""
+    width: int = Field(examples=[640])
+    height: int = Field(examples=[480])
+    content_type: str = Field(examples=["image/jpeg"])
+    """`image/jpeg` or `image/webp`. New types may come."""
+    bytes: int = Field(examples=[81234])
+
+
+class Media(_Response):
+    """A photo."""
+
+    id: Id
+    status: Literal["processing", "ready", "failed"]
+    failure: str | None = Field(examples=[None])
+    """Why it failed, in words for its owner."""
+    width: int | None = Field(examples=[4032])
+    """Of the upright original; null until it is ready."""
+    height: int | None = Field(examples=[3024])
+    blurhash: str | None = Field(examples=["LEHV6nWB2yk8pyo0adR*.7kCMdnj"])
+    alt_text: str
+    renditions: list[Rendition]
+    """Empty until it is ready."""
+
+
+class Post(_Response):
+    """A post."""
+
+    id: Id
+    author: AccountRef
+    caption: str = Field(examples=["Evening at the harbour"])
+    media: list[Media]
+    created_at: Time
+    published_at: Time | None
+    """When followers could first see it; null while its photos are made ready, when only its author sees it."""
+
+
+class SessionList(_Response):
+    """Your devices, newest first."""
+
+    items: list[Session]
+    next_cursor: str | None = Field(examples=[None])
+
+
+class AccountList(_Response):
+    """A page of accounts."""
+
+    items: list[Account]
+    next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
+
+
+class PostList(_Response):
+    """A page of posts, newest first."""
+
+    items: list[Post]
+    next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
+
+
+class Event(_Response):
+    """Something that happened, as it is told over `GET /v1/feed/events`."""
+
+    id: str = Field(examples=["1795341662123-0"])
+    type: str = Field(
+        examples=["post.created"], json_schema_extra={"x-extensible-enum": ["post.created", "post.deleted"]}
+    )
+    """`post.created` or `post.deleted`. New types may come: pass over what you do not know."""
+    created_at: Time
+    post_id: Id
+    account_id: Id
+    """The post's author."""
+
+
+class RateLimit(_Response):
+    """`quota` requests in `seconds`, all at once or spread out."""
+
+    name: str = Field(examples=["read"])
+    quota: int = Field(examples=[600])
+    seconds: int = Field(examples=[60])
+
+
+class Limits(_Response):
+    """What is taken, so that a client can ask before it sends."""
+
+    upload_max_bytes: int
+    upload_max_pixels: int
+    upload_min_bytes_per_second: int
+    """After 10 seconds of grace; 0 for any."""
+    photo_types: list[str] = Field(examples=[["image/jpeg", "image/heif"]])
+    photos_per_post: int
+    caption_max_characters: int
+    alt_text_max_characters: int
+    body_max_bytes: int
+    """Of every other request."""
+    page_max_items: int
+    rate_limits: list[RateLimit]
+
+
+class Part(_Response):
+    """One of the servers behind the API."""
+
+    name: str = Field(examples=["database"])
+    ready: bool
+
+
+class Readiness(_Response):
+    """Whether every part answers."""
+
+    ready: bool
+    parts: list[Part]
+
+
+class Liveness(_Response):
+    """The process answers."""
+
+    alive: bool
+
+
+class ProblemField(_Response):
+    """One field that is wrong."""
+
+    pointer: str = Field(examples=["/caption"])
+    """A JSON pointer into the body, or a parameter's name."""
+    detail: str
+
+
+class Problem(_Response):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(examples=["/problems/not-found"])
+    """A stable name; docs/errors.md lists them."""
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is nothing here that you may see."])
+    request_id: str
+    errors: list[ProblemField] = Field(examples=[[]])

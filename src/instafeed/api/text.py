@@ -1,0 +1,47 @@
+"""Text that people write: what is taken, in which form it is kept."""
+
+import re
+import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+# Control characters but tab and newline; surrogates; private use and unassigned are left to fonts.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Direction overrides and isolates reach beyond the text that holds them: names with them pass for others.
+_DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+
+def _clean(value: str, *, lines: bool) -> str:
+    value = value.replace("\r\n", "\n")
+    if _FORBIDDEN.search(value) or (not lines and re.search(r"[\n\t]", value)):
+        raise ValueError("has control characters")
+    value = unicodedata.normalize("NFC", _DIRECTION.sub("", value)).strip()
+    # What consists of invisible characters only says nothing.
+    if all(unicodedata.category(character) in {"Cf", "Zs", "Zl", "Zp", "Mn", "Me", "Cc"} for character in value):
+        return ""
+    return value
+
+
+def one_line(value: str) -> str:
+    """`value` in the form in which a single line is kept.
+
+    Raises:
+        ValueError: it has control characters or line breaks.
+    """
+    return _clean(value, lines=False)
+
+
+def paragraphs(value: str) -> str:
+    """`value` in the form in which text with line breaks is kept.
+
+    Raises:
+        ValueError: it has control characters.
+    """
+    return _clean(value, lines=True)
+
+
+DisplayName = Annotated[str, StringConstraints(max_length=64), AfterValidator(one_line)]
+DeviceName = Annotated[str, StringConstraints(max_length=100), AfterValidator(one_line)]
+Caption = Annotated[str, StringConstraints(max_length=2200), AfterValidator(paragraphs)]
+AltText = Annotated[str, StringConstraints(max_length=1500), AfterValidator(paragraphs)]

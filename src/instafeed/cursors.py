@@ -1,0 +1,37 @@
+"""Cursors: where a list goes on, opaque to clients and bound to the list and to who reads it."""
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+
+from instafeed.errors import FieldError, Invalid
+
+_MAC_BYTES = 10
+
+
+def _mac(key: bytes, scope: str, position: bytes) -> bytes:
+    return hmac.digest(key, b"cursor\0" + scope.encode() + b"\0" + position, hashlib.sha256)[:_MAC_BYTES]
+
+
+def encode(key: bytes, scope: str, position: int) -> str:
+    """The cursor of the page that begins below the id `position` of the list that `scope` names."""
+    raw = position.to_bytes(8, "big")
+    return urlsafe_b64encode(raw + _mac(key, scope, raw)).decode()
+
+
+def decode(key: bytes, scope: str, cursor: str) -> int:
+    """The position in a cursor; it need not exist any more.
+
+    Raises:
+        Invalid: not a cursor of this list and reader.
+    """
+    try:
+        data = urlsafe_b64decode(cursor.encode("ascii"))
+    except ValueError:
+        data = b""
+    position, mac = data[:8], data[8:]
+    if not hmac.compare_digest(mac, _mac(key, scope, position)) or urlsafe_b64encode(data).decode() != cursor:
+        raise Invalid(
+            "The cursor does not belong to this list.", errors=(FieldError("cursor", "Not a cursor of this list."),)
+        )
+    return int.from_bytes(position, "big")

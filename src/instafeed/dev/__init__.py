@@ -1,0 +1,1 @@
+"""`instafeed dev`: everything on one machine, from one `pip install`."""

@@ -1,0 +1,1 @@
+"""arq only: the worker, its schedule, and adapters of a few lines that call a verb."""

@@ -1,0 +1,113 @@
+"""The worker: one arq worker for each queue that the process serves, restarted when it fails."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+
+from arq import cron, func
+from arq.worker import Worker, create_worker
+from prometheus_client import start_http_server
+from redis.exceptions import RedisError
+
+from instafeed import telemetry
+from instafeed.errors import InstafeedError
+from instafeed.jobs import tasks
+from instafeed.resources import Resources, open_resources
+from instafeed.settings import Settings
+from instafeed.storage import queue
+
+_POLL_SECONDS = 0.015
+_JOB_SECONDS = 60
+_STOP_SECONDS = 3
+_PAUSE_SECONDS = 0.5
+# Photos take a core each, and their decoder's memory; the others wait for servers.
+_AT_ONCE = {"media": 2}
+_AT_ONCE_DEFAULT = 10
+_SWEEP_SECONDS = set(range(0, 60, 5))
+_CLEAR_MINUTES = set(range(0, 60, 5))
+
+_log = telemetry.logger()
+
+
+def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Worker:
+    """The arq worker of one queue. With `burst` it ends when the queue is empty.
+
+    Jobs are doorbells: their outcome is in the outbox, so arq keeps no results, and tries none again but those that a
+    stopping worker gives back.
+    """
+
+    class Options:  # arq (and Sentry's hook in it) reads a class
+        functions = [
+            func(tasks.job(kind), name=kind.value, timeout=_JOB_SECONDS, keep_result=0, max_tries=3)
+            for kind in queue.kinds_of(queue_name)
+        ]
+        cron_jobs = (
+            [
+                cron(tasks.ring_late, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
+                cron(tasks.clear, minute=_CLEAR_MINUTES, second=30, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
+            ]
+            if queue_name == "default"
+            else None
+        )
+        redis_pool = queue.connect(res.settings.queue_url, seconds=5)
+        job_serializer = staticmethod(queue.serialize)
+        job_deserializer = staticmethod(queue.deserialize)
+        ctx = {"resources": res}
+
+    return create_worker(
+        Options,
+        queue_name=queue.queue_name(queue_name),
+        poll_delay=_POLL_SECONDS,
+        max_jobs=_AT_ONCE.get(queue_name, _AT_ONCE_DEFAULT),
+        job_completion_wait=_STOP_SECONDS,
+        handle_signals=False,
+        log_results=False,
+        burst=burst,
+    )
+
+
+async def serve(settings: Settings, queues: Sequence[str]) -> None:
+    """Work on `queues` until SIGTERM or SIGINT; then finish what runs within 3 s, and hand the rest back."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port)
+    async with open_resources(settings) as res:
+        await asyncio.gather(*(supervise(res, name, stop) for name in queues))
+
+
+async def supervise(res: Resources, queue_name: str, stop: asyncio.Event) -> None:
+    """Keep a worker of one queue running until `stop` is set."""
+    stopping = asyncio.create_task(stop.wait())
+    while not stop.is_set():
+        worker = build_worker(res, queue_name)
+        running = asyncio.create_task(worker.async_run())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            # A Redis that was restarted ends arq's worker: begin again.
+            _log.warning("worker restarts", queue=queue_name, reason=str(running.exception()))
+        else:
+            await _finish(worker)
+            running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await _close(worker)
+        if not stop.is_set():
+            await asyncio.wait({stopping}, timeout=_PAUSE_SECONDS)
+    stopping.cancel()
+
+
+async def _finish(worker: Worker) -> None:
+    worker.allow_pick_jobs = False
+    if worker.tasks:
+        await asyncio.wait(worker.tasks.values(), timeout=_STOP_SECONDS)
+
+
+async def _close(worker: Worker) -> None:
+    for task in worker.tasks.values():
+        task.cancel()
+    await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+    try:
+        await worker.close()
+    except (RedisError, OSError, InstafeedError, TimeoutError):
+        _log.warning("the queue's Redis was away while the worker stopped")

@@ -1,0 +1,156 @@
+"""The values that everything else speaks in. All times are aware UTC datetimes; all sizes are bytes or pixels."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from instafeed import ids
+
+T = TypeVar("T")
+
+
+def made_at(id_: int) -> datetime:
+    """When the row `id_` was made, to the millisecond."""
+    return datetime.fromtimestamp(ids.unix_ms_of(id_) / 1000, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who asks: a log-in of an account."""
+
+    account_id: int
+    session_id: int
+    session_key: str
+    """What the session is called in the cache: no secret, and no way back to the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account with its counters."""
+
+    id: int
+    username: str
+    display_name: str
+    bio: str
+    post_count: int
+    follower_count: int
+    following_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """How a viewer stands to an account."""
+
+    following: bool = False
+    followed_by: bool = False
+    notify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A device that is logged in."""
+
+    id: int
+    device_name: str
+    used_at: datetime
+
+
+class MediaStatus(StrEnum):
+    """How far a photo is."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """One size and format of a photo; `key` is its object in S3."""
+
+    name: str
+    key: str
+    width: int
+    height: int
+    content_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A photo."""
+
+    id: int
+    account_id: int
+    status: MediaStatus
+    object_key: str
+    failure: str | None = None
+    content_type: str | None = None
+    size: int | None = None
+    sha256: bytes | None = None
+    width: int | None = None
+    height: int | None = None
+    blurhash: str | None = None
+    renditions: tuple[Rendition, ...] = ()
+    post_id: int | None = None
+    alt_text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A post with its author and its photos in their order; `published_at` is None until all of them are ready."""
+
+    id: int
+    author: Account
+    caption: str
+    published_at: datetime | None
+    media: tuple[Media, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoOfPost:
+    """A photo that a new post claims."""
+
+    media_id: int
+    alt_text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """One entry of a list of followers or followees; `id` orders it, newest first."""
+
+    id: int
+    account: Account
+    viewer: Relation | None
+    """How the viewer stands to it; None for the viewer's own account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A page of a list; the next one begins below the id `next`, None at the end."""
+
+    items: list[T] = field(default_factory=list)
+    next: int | None = None
+
+
+class EventType(StrEnum):
+    """What an event tells. New kinds may come."""
+
+    POST_CREATED = "post.created"
+    POST_DELETED = "post.deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a post; `id` is its place in the log of events."""
+
+    id: str
+    type: EventType
+    author_id: int
+    post_id: int
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was logged."""
+        return datetime.fromtimestamp(int(self.id.partition("-")[0]) / 1000, UTC)

@@ -1,0 +1,116 @@
+"""Posting, and taking posts back."""
+
+from instafeed.errors import FieldError, MediaUnusable, NotFound
+from instafeed.ids import shard_of
+from instafeed.models import EventType, Page, PhotoOfPost, Post, Viewer
+from instafeed.resources import Resources
+from instafeed.storage import accounts as account_rows
+from instafeed.storage import media as media_rows
+from instafeed.storage import posts as post_rows
+from instafeed.storage.database import Connection
+from instafeed.storage.outbox import Entry, Kind
+from instafeed.visibility import visible
+from instafeed.work import FollowUp, note
+
+
+async def create(res: Resources, viewer: Viewer, post_id: int, *, caption: str, photos: list[PhotoOfPost]) -> Post:
+    """Make a post of the viewer's photos. It is published at once if they are ready, else as soon as they are.
+
+    Args:
+        res: the resources.
+        viewer: its author.
+        post_id: the id to give it; where the author's post is there already, it is found again.
+        caption: may be empty.
+        photos: 1 to 10, in their order.
+
+    Raises:
+        MediaUnusable: a photo is missing, failed, somebody else's, or another post's; says which.
+    """
+
+    async def body(connection: Connection) -> int | None:
+        if not await post_rows.insert(connection, post_id, author_id=viewer.account_id, caption=caption):
+            return None
+        claimed = await media_rows.claim(connection, post_id, viewer.account_id, photos)
+        unusable = tuple(
+            FieldError(f"/media/{index}/id", "Not a photo of yours that can still be posted.")
+            for index, photo in enumerate(photos)
+            if photo.media_id not in claimed
+        )
+        if unusable:
+            raise MediaUnusable("A post takes photos that you uploaded and have not posted.", errors=unusable)
+        return await publish_when_ready(res, connection, post_id)
+
+    entry = await res.db.transact(body)
+    if entry is not None:
+        await res.queue.ring(Kind.FAN_OUT, entry)
+    return await get(res, viewer, post_id)
+
+
+async def publish_when_ready(res: Resources, connection: Connection, post_id: int) -> int | None:
+    """Publish the post in the running transaction if all of its photos are ready; returns the fan-out to ring for."""
+    author_id = await post_rows.publish_if_ready(connection, post_id)
+    if author_id is None:
+        return None
+    await account_rows.count(connection, {author_id: (1, 0, 0)})
+    payload = {"post": post_id, "author": author_id}
+    return await note(res, connection, shard_of(author_id), Kind.FAN_OUT, payload)
+
+
+async def get(res: Resources, viewer: Viewer, post_id: int) -> Post:
+    """A post.
+
+    Raises:
+        NotFound: there is none that the viewer may see.
+    """
+    async with res.db.acquire() as connection:
+        posts = await post_rows.get_many(connection, [post_id])
+    if post_id not in posts or not visible(posts[post_id], viewer.account_id):
+        raise NotFound
+    return posts[post_id]
+
+
+async def delete(res: Resources, viewer: Viewer, post_id: int) -> None:
+    """Delete the viewer's post with its photos; no read that begins after this shows it.
+
+    Raises:
+        NotFound: the viewer has no such post.
+    """
+
+    async def body(connection: Connection) -> int:
+        published = await post_rows.delete(connection, post_id, viewer.account_id)
+        if published is None:
+            raise NotFound
+        keys = await media_rows.delete_of_post(connection, post_id)
+        if published:
+            await account_rows.count(connection, {viewer.account_id: (-1, 0, 0)})
+        payload = {"post": post_id, "author": viewer.account_id, "object_keys": keys, "published": published}
+        return await note(res, connection, shard_of(post_id), Kind.RETRACT, payload)
+
+    await res.queue.ring(Kind.RETRACT, await res.db.transact(body))
+
+
+async def retract(res: Resources, entry: Entry) -> list[FollowUp]:
+    """Job: tell who is connected that a post is gone, and delete its photos' objects."""
+    if entry.payload["published"]:
+        await res.events.add(EventType.POST_DELETED, author_id=entry.payload["author"], post_id=entry.payload["post"])
+    for object_key in entry.payload["object_keys"]:
+        await res.blobs.delete_photo(object_key)
+    return []
+
+
+async def page_of_author(res: Resources, viewer: Viewer, author_id: int, *, below: int, limit: int) -> Page[Post]:
+    """An author's posts, newest first; their own unpublished ones too.
+
+    Raises:
+        NotFound: there is no such account that the viewer may see.
+    """
+    async with res.db.acquire() as connection:
+        if await account_rows.get(connection, author_id) is None:
+            raise NotFound
+        ids = await post_rows.ids_of_author(
+            connection, author_id, below=below, limit=limit + 1, unpublished=author_id == viewer.account_id
+        )
+        shown = ids[:limit]
+        posts = await post_rows.get_many(connection, shown)
+    items = [posts[id_] for id_ in shown if id_ in posts and visible(posts[id_], viewer.account_id)]
+    return Page(items, next=shown[-1] if len(ids) > limit else None)

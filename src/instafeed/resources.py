@@ -1,0 +1,65 @@
+"""Everything that a running process holds, opened and closed in one place."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from instafeed.ids import IdMaker
+from instafeed.passwords import Passwords
+from instafeed.settings import Settings
+from instafeed.storage.blobs import Blobs
+from instafeed.storage.database import Database
+from instafeed.storage.event_log import EventLog
+from instafeed.storage.queue import Queue
+from instafeed.storage.rate_limiter import RateLimiter
+from instafeed.storage.redis import RedisServer
+from instafeed.storage.session_cache import SessionCache
+from instafeed.storage.timelines import Timelines
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Handed to every verb as its first argument."""
+
+    settings: Settings
+    ids: IdMaker
+    passwords: Passwords
+    db: Database
+    redis: RedisServer
+    timelines: Timelines
+    sessions: SessionCache
+    rate_limiter: RateLimiter
+    events: EventLog
+    queue: Queue
+    blobs: Blobs
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    """The resources of one process. None of the servers has to be up: what needs one that is away says so then."""
+    async with AsyncExitStack() as stack:
+        db = Database(settings.database_url.get_secret_value(), size=settings.database_pool_size)
+        redis = RedisServer(settings.redis_url.get_secret_value())
+        queue = Queue(settings.queue_url)
+        blobs = Blobs(settings)
+        await db.open()
+        stack.push_async_callback(db.close)
+        stack.push_async_callback(redis.close)
+        stack.push_async_callback(queue.close)
+        await blobs.open()
+        stack.push_async_callback(blobs.close)
+        yield Resources(
+            settings=settings,
+            ids=IdMaker(),
+            passwords=Passwords(),
+            db=db,
+            redis=redis,
+            timelines=Timelines(
+                redis, window=settings.feed_window, buckets=settings.feed_buckets, idle_days=settings.feed_idle_days
+            ),
+            sessions=SessionCache(redis),
+            rate_limiter=RateLimiter(redis),
+            events=EventLog(redis),
+            queue=queue,
+            blobs=blobs,
+        )

@@ -1,0 +1,161 @@
+"""Logging in and out, and who a token is."""
+
+import contextlib
+import hashlib
+import hmac
+import secrets
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+
+from instafeed.errors import NotFound, RedisAway, Unauthenticated, WrongCredentials
+from instafeed.ids import MAX_ID
+from instafeed.models import Account, Session, Viewer
+from instafeed.resources import Resources
+from instafeed.storage import accounts as account_rows
+from instafeed.storage import sessions as session_rows
+from instafeed.storage.database import Connection
+
+_SECRET_CHARACTERS = 43  # 256 bits in base64
+
+
+@dataclass(frozen=True, slots=True)
+class LogIn:
+    """A fresh session with its token, which is known only now."""
+
+    account: Account
+    session: Session
+    token: str
+
+
+def _key(account_id: int, token_hash: bytes) -> str:
+    return f"{account_id}:{token_hash.hex()}"
+
+
+async def open_session(
+    res: Resources,
+    connection: Connection,
+    account_id: int,
+    session_id: int,
+    *,
+    device_name: str,
+    repeat_key: str | None,
+) -> str:
+    """Add a session in the running transaction and return its token.
+
+    `repeat_key`, the request's Idempotency-Key, makes the token follow from it and from our secret key: a request that
+    is sent again gets the same token, and no token is ever kept.
+    """
+    if repeat_key is None:
+        raw = secrets.token_bytes(32)
+    else:
+        text = f"token\0{session_id}\0{repeat_key}"
+        raw = hmac.digest(res.settings.secret_key.get_secret_value().encode(), text.encode(), hashlib.sha256)
+    secret = urlsafe_b64encode(raw).decode().rstrip("=")
+    await session_rows.insert(
+        connection,
+        session_id,
+        account_id=account_id,
+        token_hash=hashlib.sha256(secret.encode()).digest(),
+        device_name=device_name,
+    )
+    return f"{account_id}.{secret}"
+
+
+async def log_in(
+    res: Resources, *, username: str, password: str, device_name: str, session_id: int, repeat_key: str | None
+) -> LogIn:
+    """Open a session named `session_id`, or find it open; for `repeat_key` see `open_session`.
+
+    Raises:
+        WrongCredentials: one of the two is wrong; both take the same time.
+    """
+    async with res.db.acquire() as connection:
+        account_id = await account_rows.id_of_username(connection, username)
+        kept = await account_rows.password_hash(connection, account_id) if account_id else None
+    if not await res.passwords.verify(password, kept) or account_id is None:
+        raise WrongCredentials
+
+    async def body(connection: Connection) -> tuple[str, Account | None, Session | None]:
+        token = await open_session(
+            res, connection, account_id, session_id, device_name=device_name, repeat_key=repeat_key
+        )
+        account = await account_rows.get(connection, account_id)
+        return token, account, await session_rows.get(connection, account_id, session_id)
+
+    token, account, session = await res.db.transact(body)
+    if account is None or session is None:
+        raise WrongCredentials
+    return LogIn(account, session, token)
+
+
+async def authenticate(res: Resources, token: str) -> Viewer:
+    """Who sends this token.
+
+    Raises:
+        Unauthenticated: the token is malformed, or its session does not exist, was ended, or idled too long.
+    """
+    name, dot, secret = token.partition(".")
+    if not (dot and name.isascii() and name.isdigit() and name[0] != "0" and len(name) <= 19 and secret.isascii()):
+        raise Unauthenticated
+    account_id = int(name)
+    if len(secret) != _SECRET_CHARACTERS or account_id > MAX_ID:
+        raise Unauthenticated
+    token_hash = hashlib.sha256(secret.encode()).digest()
+    key = _key(account_id, token_hash)
+    try:
+        session_id = await res.sessions.get(key)
+    except RedisAway:
+        session_id = None
+    if session_id is None:
+        session_id = await _look_up(res, account_id, token_hash)
+    if not session_id:
+        raise Unauthenticated
+    return Viewer(account_id, session_id, key)
+
+
+async def _look_up(res: Resources, account_id: int, token_hash: bytes) -> int | None:
+    async with res.db.acquire() as connection:
+        session_id = await session_rows.use(connection, account_id, token_hash, idle_days=res.settings.session_days)
+    if session_id is not None:
+        with contextlib.suppress(RedisAway):
+            await res.sessions.fill(_key(account_id, token_hash), session_id)
+    return session_id
+
+
+async def list_all(res: Resources, viewer: Viewer) -> list[Session]:
+    """The viewer's devices, newest first."""
+    async with res.db.acquire() as connection:
+        return await session_rows.list_all(connection, viewer.account_id)
+
+
+async def end(res: Resources, viewer: Viewer, session_id: int) -> None:
+    """Log one of the viewer's devices out.
+
+    Raises:
+        NotFound: the viewer has no such session.
+        RedisAway: the session goes on: it could not be ended everywhere.
+    """
+    async with res.db.acquire() as connection:
+        hashes = await session_rows.token_hashes(connection, viewer.account_id)
+    if session_id not in hashes:
+        raise NotFound
+    await _end(res, viewer, {session_id: hashes[session_id]})
+
+
+async def end_others(res: Resources, viewer: Viewer) -> None:
+    """Log the viewer out everywhere else.
+
+    Raises:
+        RedisAway: the sessions go on: they could not be ended everywhere.
+    """
+    async with res.db.acquire() as connection:
+        hashes = await session_rows.token_hashes(connection, viewer.account_id)
+    hashes.pop(viewer.session_id, None)
+    await _end(res, viewer, hashes)
+
+
+async def _end(res: Resources, viewer: Viewer, hashes: dict[int, bytes]) -> None:
+    # Redis first: a session that is gone only from the database would go on from the cache.
+    await res.sessions.end(_key(viewer.account_id, token_hash) for token_hash in hashes.values())
+    async with res.db.acquire() as connection:
+        await session_rows.delete(connection, viewer.account_id, list(hashes))

@@ -1,0 +1,118 @@
+"""All settings, in one frozen object. Only `cli.py` reads the environment; everything else is handed a `Settings`."""
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+PREFIX = "INSTAFEED_"
+
+Network = IPv4Network | IPv6Network
+MIB = 1 << 20
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """What an operator can set. Each field is the environment variable `INSTAFEED_<NAME>`; its description is the
+    README's row.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    environment: Literal["development", "production"] = "production"
+    """`production` refuses settings that are only safe on a developer's machine."""
+
+    secret_key: SecretStr = Field(min_length=32)
+    """At least 32 random characters. Signs cursors and derives what a repeated request must get again."""
+
+    database_url: SecretStr
+    """PostgreSQL, `postgresql://user:password@host:port/database`."""
+    database_pool_size: int = Field(default=10, ge=1, le=200)
+    """Connections of one process."""
+
+    redis_url: SecretStr
+    """Redis for feeds, sessions, rate limits and events."""
+    queue_redis_url: SecretStr | None = None
+    """Redis for the job queue, which arq cannot keep in a cluster. Default: `INSTAFEED_REDIS_URL`."""
+
+    s3_endpoint: str | None = None
+    """URL of an S3 server. Default: AWS."""
+    s3_public_endpoint: str | None = None
+    """The S3 server's URL as phones see it. Default: `INSTAFEED_S3_ENDPOINT`."""
+    s3_region: str = "us-east-1"
+    """The bucket's region."""
+    s3_bucket: str = "instafeed"
+    """The bucket of all photos."""
+    s3_prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+/)*$")] = ""
+    """Put before every key, ends with `/`."""
+    s3_access_key: SecretStr
+    """Access key id."""
+    s3_secret_key: SecretStr
+    """Secret access key."""
+
+    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_split)] = ()
+    """Networks whose `X-Forwarded-For` is believed, separated by commas."""
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split)] = ("*",)
+    """`Host` names that are answered, separated by commas."""
+    rate_limits: Literal["on", "off"] = "on"
+    """`off` for load tests; refused in production."""
+
+    upload_max_bytes: int = Field(default=40 * MIB, ge=1024)
+    """Largest photo, in bytes."""
+    upload_max_pixels: int = Field(default=100_000_000, ge=1)
+    """Largest photo, in pixels (width times height)."""
+    upload_min_bytes_per_second: int = Field(default=4096, ge=0)
+    """An upload that is slower, after 10 s of grace, is refused."""
+    upload_parts_in_memory: int = Field(default=16, ge=1)
+    """How many 5 MiB parts one process holds at once, for uploads without a Content-Length."""
+    media_url_seconds: int = Field(default=3600, ge=60, le=86_400)
+    """A photo's signed URL lives for at least this and at most twice this."""
+
+    feed_window: int = Field(default=800, ge=1, le=5000)
+    """Post ids that Redis keeps of each home feed; older posts come from PostgreSQL."""
+    feed_buckets: int = Field(default=64, ge=1, le=8192)
+    """Feeds are spread over this many Redis hash slots."""
+    feed_idle_days: int = Field(default=14, ge=1)
+    """A feed that nobody reads for this long leaves Redis, and is rebuilt when it is read again."""
+    fan_out_chunk: int = Field(default=5000, ge=1, le=100_000)
+    """Followers between two checkpoints of a fan-out."""
+
+    session_days: int = Field(default=90, ge=1)
+    """A session that is not used for this long ends."""
+
+    metrics_port: int = Field(default=0, ge=0, le=65_535)
+    """Port on which a worker shows its metrics; 0 for none. The API shows its own at `/metrics`."""
+    sentry_dsn: SecretStr | None = None
+    """Where errors are reported. Default: nowhere."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged."""
+    log_format: Literal["json", "console"] = "json"
+    """`console` is for people."""
+
+    @model_validator(mode="after")
+    def _production_is_strict(self) -> Self:
+        if self.environment == "production" and self.rate_limits == "off":
+            raise ValueError("rate_limits=off is refused in production")
+        return self
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """The settings that `environ` names.
+
+        Raises:
+            pydantic.ValidationError: a value is missing, wrong, or has a name that is not known (a typo would
+                otherwise pass in silence).
+        """
+        values = {
+            name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)
+        }
+        return cls.model_validate(values)
+
+    @property
+    def queue_url(self) -> str:
+        """The job queue's Redis."""
+        return (self.queue_redis_url or self.redis_url).get_secret_value()

@@ -1,0 +1,95 @@
+"""Accounts and the names that are theirs."""
+
+from collections.abc import Iterable
+
+from asyncpg import Record
+
+from instafeed.errors import EmailTaken, UsernameTaken
+from instafeed.ids import shard_of
+from instafeed.models import Account
+from instafeed.storage.database import Connection
+
+COLUMNS = "id, username, display_name, bio, post_count, follower_count, following_count"
+
+
+def from_record(record: Record) -> Account:
+    """The account of a row that has `COLUMNS`."""
+    return Account(
+        id=record["id"],
+        username=record["username"],
+        display_name=record["display_name"],
+        bio=record["bio"],
+        post_count=record["post_count"],
+        follower_count=record["follower_count"],
+        following_count=record["following_count"],
+    )
+
+
+async def insert(
+    connection: Connection, account_id: int, *, username: str, display_name: str, password_hash: str, email: str | None
+) -> None:
+    """Add an account.
+
+    Raises:
+        UsernameTaken, EmailTaken: another account has it.
+    """
+    claim = "insert into {0} ({1}, account_id) values ($1, $2) on conflict do nothing returning account_id"
+    if await connection.fetchval(claim.format("usernames", "username"), username, account_id) is None:
+        raise UsernameTaken("Somebody has this username already.")
+    if email and await connection.fetchval(claim.format("emails", "email"), email, account_id) is None:
+        raise EmailTaken("Another account has this e-mail address.")
+    await connection.execute(
+        "insert into accounts (shard, id, username, display_name, password_hash) values ($1, $2, $3, $4, $5)",
+        shard_of(account_id),
+        account_id,
+        username,
+        display_name,
+        password_hash,
+    )
+
+
+async def get_many(connection: Connection, account_ids: Iterable[int]) -> dict[int, Account]:
+    """The accounts that exist among `account_ids`."""
+    wanted = list(set(account_ids))
+    records = await connection.fetch(
+        f"select {COLUMNS} from accounts where shard = any($1::smallint[]) and id = any($2::bigint[])",
+        list({shard_of(id_) for id_ in wanted}),
+        wanted,
+    )
+    return {record["id"]: from_record(record) for record in records}
+
+
+async def get(connection: Connection, account_id: int) -> Account | None:
+    """One account."""
+    record = await connection.fetchrow(
+        f"select {COLUMNS} from accounts where shard = $1 and id = $2", shard_of(account_id), account_id
+    )
+    return from_record(record) if record else None
+
+
+async def id_of_username(connection: Connection, username: str) -> int | None:
+    """Whose name it is."""
+    found: int | None = await connection.fetchval("select account_id from usernames where username = $1", username)
+    return found
+
+
+async def password_hash(connection: Connection, account_id: int) -> str | None:
+    """The argon2 hash of the account's password."""
+    found: str | None = await connection.fetchval(
+        "select password_hash from accounts where shard = $1 and id = $2", shard_of(account_id), account_id
+    )
+    return found
+
+
+async def count(connection: Connection, changes: dict[int, tuple[int, int, int]]) -> None:
+    """Add to (posts, followers, following) of each account, locked in the order of their ids so that two never wait
+    for each other.
+    """
+    for account_id in sorted(changes):
+        await connection.execute(
+            "update accounts set post_count = post_count + $3, follower_count = follower_count + $4,"
+            " following_count = following_count + $5 where shard = $1 and id = $2",
+            shard_of(account_id),
+            account_id,
+            *changes[account_id],
+        )

@@ -1,0 +1,118 @@
+"""PostgreSQL: the pool, transactions, and what its errors mean to us."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import asyncpg
+
+from instafeed import errors, telemetry
+
+T = TypeVar("T")
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+"""What storage functions take: the verb that calls them owns the transaction."""
+
+_CONNECT_SECONDS = 3.0
+_STATEMENT_SECONDS = 4.0
+_TRIES = 5
+
+# A connection that is gone, or a server that takes none: nothing was committed unless we were told so.
+_AWAY = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+_RETRY = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+
+
+async def _set_up(connection: asyncpg.Connection) -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+class Database:
+    """A pool of connections that opens lazily, so that a process starts while PostgreSQL is away."""
+
+    def __init__(self, dsn: str, *, size: int) -> None:
+        self._dsn = dsn
+        self._size = size
+        self._pool: asyncpg.Pool | None = None
+
+    async def open(self) -> None:
+        """Make the pool; no connection is opened yet."""
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=self._size,
+            timeout=_CONNECT_SECONDS,
+            command_timeout=_STATEMENT_SECONDS,
+            init=_set_up,
+            server_settings={"application_name": "instafeed", "timezone": "UTC", "jit": "off"},
+        )
+
+    async def close(self) -> None:
+        """Close every connection, by force after two seconds."""
+        assert self._pool is not None
+        try:
+            await asyncio.wait_for(self._pool.close(), 2)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """A connection, for SQL only: never hold it through S3 or an upload.
+
+        Raises:
+            errors.Unavailable: the database does not answer, or has no connection left for 3 s.
+        """
+        assert self._pool is not None
+        try:
+            with telemetry.POOL_WAIT.time():
+                connection = await self._pool.acquire(timeout=_CONNECT_SECONDS)
+        except _AWAY as error:
+            raise errors.Unavailable("The database does not answer.", retry_after=1) from error
+        try:
+            yield connection
+        except _AWAY as error:
+            raise errors.Unavailable("The database does not answer.", retry_after=1) from error
+        except asyncpg.InterfaceError as error:
+            if connection.is_closed():
+                raise errors.Unavailable("The database does not answer.", retry_after=1) from error
+            raise
+        finally:
+            # Shielded: a cancelled request must give its connection back.
+            await asyncio.shield(self._release(connection))
+
+    async def _release(self, connection: asyncpg.pool.PoolConnectionProxy) -> None:
+        assert self._pool is not None
+        try:
+            await self._pool.release(connection, timeout=2)
+        except (*_AWAY, asyncpg.InterfaceError):
+            connection.terminate()
+
+    async def transact(self, body: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `body` in one transaction and return what it returns; it may run several times.
+
+        Raises:
+            errors.Unavailable: the database does not answer, or it kept refusing to serialise the transaction.
+        """
+        for attempt in range(_TRIES):
+            if attempt:
+                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter
+            try:
+                async with self.acquire() as connection, connection.transaction():
+                    return await body(connection)
+            except _RETRY:
+                continue
+        raise errors.Unavailable("Too many changes of the same thing at once.", retry_after=1)

@@ -1,0 +1,178 @@
+"""Who follows whom: each follow is a row at the follower's shard and one at the followee's."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from instafeed.ids import shard_of
+from instafeed.models import Relation
+from instafeed.storage.database import Connection
+
+ID_DIGITS = 19  # of an id in a packed text
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFollowers:
+    """Some followers of one feed bucket: their ids, each `ID_DIGITS` wide with leading zeros, in one text."""
+
+    bucket: int
+    ids: str
+
+
+async def upsert(connection: Connection, follow_id: int, *, follower: int, followee: int, notify: bool) -> bool:
+    """Make `follower` follow `followee`; True if it is new, False if only `notify` was set."""
+    new: bool = await connection.fetchval(
+        "insert into following (shard, follower_id, followee_id, id, notify) values ($1, $2, $3, $4, $5)"
+        " on conflict (shard, follower_id, followee_id) do update set notify = excluded.notify returning id = $4",
+        shard_of(follower),
+        follower,
+        followee,
+        follow_id,
+        notify,
+    )
+    await connection.execute(
+        "insert into followers (shard, followee_id, follower_id, id, notify) values ($1, $2, $3, $4, $5)"
+        " on conflict (shard, followee_id, follower_id) do update set notify = excluded.notify",
+        shard_of(followee),
+        followee,
+        follower,
+        follow_id,
+        notify,
+    )
+    return new
+
+
+async def delete(connection: Connection, *, follower: int, followee: int) -> bool:
+    """End a follow; False if there was none."""
+    gone = await connection.fetchval(
+        "delete from following where shard = $1 and follower_id = $2 and followee_id = $3 returning true",
+        shard_of(follower),
+        follower,
+        followee,
+    )
+    await connection.execute(
+        "delete from followers where shard = $1 and followee_id = $2 and follower_id = $3",
+        shard_of(followee),
+        followee,
+        follower,
+    )
+    return bool(gone)
+
+
+async def relations(connection: Connection, viewer: int, account_ids: Iterable[int]) -> dict[int, Relation]:
+    """How `viewer` stands to each account; all of it lives at the viewer's shard."""
+    wanted = list(set(account_ids))
+    following = {
+        record["followee_id"]: record["notify"]
+        for record in await connection.fetch(
+            "select followee_id, notify from following where shard = $1 and follower_id = $2 and followee_id = any($3::bigint[])",
+            shard_of(viewer),
+            viewer,
+            wanted,
+        )
+    }
+    followed_by = set(await followers_among(connection, viewer, wanted))
+    return {
+        id_: Relation(following=id_ in following, notify=following.get(id_, False), followed_by=id_ in followed_by)
+        for id_ in wanted
+    }
+
+
+async def followees(connection: Connection, follower: int) -> list[int]:
+    """Everybody whom `follower` follows."""
+    records = await connection.fetch(
+        "select followee_id from following where shard = $1 and follower_id = $2", shard_of(follower), follower
+    )
+    return [record["followee_id"] for record in records]
+
+
+async def followees_among(connection: Connection, follower: int, candidates: Iterable[int]) -> set[int]:
+    """Whom of `candidates` `follower` follows."""
+    records = await connection.fetch(
+        "select followee_id from following where shard = $1 and follower_id = $2 and followee_id = any($3::bigint[])",
+        shard_of(follower),
+        follower,
+        list(candidates),
+    )
+    return {record["followee_id"] for record in records}
+
+
+async def followers_among(connection: Connection, followee: int, candidates: Iterable[int]) -> list[int]:
+    """Who of `candidates` follows `followee`."""
+    records = await connection.fetch(
+        "select follower_id from followers where shard = $1 and followee_id = $2 and follower_id = any($3::bigint[])",
+        shard_of(followee),
+        followee,
+        list(candidates),
+    )
+    return [record["follower_id"] for record in records]
+
+
+async def page_of_followers(
+    connection: Connection, account_id: int, *, below: int, limit: int
+) -> list[tuple[int, int]]:
+    """(follow id, account id) of followers, newest first, with follow ids below `below`."""
+    records = await connection.fetch(
+        "select id, follower_id from followers where shard = $1 and followee_id = $2 and id < $3 order by id desc limit $4",
+        shard_of(account_id),
+        account_id,
+        below,
+        limit,
+    )
+    return [(record["id"], record["follower_id"]) for record in records]
+
+
+async def page_of_following(
+    connection: Connection, account_id: int, *, below: int, limit: int
+) -> list[tuple[int, int]]:
+    """(follow id, account id) of followees, newest first, with follow ids below `below`."""
+    records = await connection.fetch(
+        "select id, followee_id from following where shard = $1 and follower_id = $2 and id < $3 order by id desc limit $4",
+        shard_of(account_id),
+        account_id,
+        below,
+        limit,
+    )
+    return [(record["id"], record["followee_id"]) for record in records]
+
+
+async def packed_followers(
+    connection: Connection, account_id: int, *, above: int, limit: int, buckets: int
+) -> tuple[list[PackedFollowers], int, int]:
+    """The next followers in the order of their ids, packed by the database so that Python touches none of them.
+
+    Args:
+        connection: where to ask.
+        account_id: whose followers.
+        above: only ids above this; 0 to begin.
+        limit: how many followers at most.
+        buckets: number of feed buckets; a follower's is its shard modulo this.
+
+    Returns:
+        the packed ids per bucket, how many they are, and the highest of them (to go on from; 0 if there is none).
+    """
+    records = await connection.fetch(
+        "select (follower_id >> 10 & 8191) % $5 as bucket, count(*) as count, max(follower_id) as last,"
+        " string_agg(lpad(follower_id::text, 19, '0'), '') as packed from ("
+        "select follower_id from followers where shard = $1 and followee_id = $2 and follower_id > $3 order by follower_id limit $4"
+        ") chunk group by 1",
+        shard_of(account_id),
+        account_id,
+        above,
+        limit,
+        buckets,
+    )
+    packed = [PackedFollowers(record["bucket"], record["packed"]) for record in records]
+    return packed, sum(record["count"] for record in records), max((record["last"] for record in records), default=0)
+
+
+async def subscribers(connection: Connection, account_id: int, *, above: int, limit: int) -> list[int]:
+    """The next followers, in the order of their ids, who want to be told of the account's posts."""
+    records = await connection.fetch(
+        "select follower_id from followers where shard = $1 and followee_id = $2 and follower_id > $3 and notify"
+        " order by follower_id limit $4",
+        shard_of(account_id),
+        account_id,
+        above,
+        limit,
+    )
+    return [record["follower_id"] for record in records]

@@ -1,0 +1,137 @@
+"""Photos: the rows. The bytes are in `storage/blobs.py`'s care."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from asyncpg import Record
+
+from instafeed.ids import shard_of
+from instafeed.models import Media, MediaStatus, PhotoOfPost, Rendition
+from instafeed.storage.database import Connection
+
+_COLUMNS = "id, account_id, status, failure, object_key, content_type, size, sha256, width, height, blurhash, renditions, post_id, alt_text"
+
+
+def _from_record(record: Record) -> Media:
+    values = dict(record)
+    values["status"] = MediaStatus(values["status"])
+    values["renditions"] = tuple(Rendition(**rendition) for rendition in values["renditions"])
+    return Media(**values)
+
+
+async def insert_pending(connection: Connection, media_id: int, *, account_id: int, object_key: str) -> None:
+    """Note that bytes are about to arrive: what a crash leaves behind can be found by this row."""
+    await connection.execute(
+        "insert into media (shard, id, account_id, status, object_key) values ($1, $2, $3, 'pending', $4)",
+        shard_of(media_id),
+        media_id,
+        account_id,
+        object_key,
+    )
+
+
+async def mark_uploaded(
+    connection: Connection, media_id: int, *, object_key: str, content_type: str, size: int, sha256: bytes
+) -> Media | None:
+    """The bytes are stored under `object_key`; None if the row is gone, or is another upload's now."""
+    record = await connection.fetchrow(
+        "update media set status = 'processing', content_type = $4, size = $5, sha256 = $6"
+        f" where shard = $1 and id = $2 and object_key = $3 and status = 'pending' returning {_COLUMNS}",
+        shard_of(media_id),
+        media_id,
+        object_key,
+        content_type,
+        size,
+        sha256,
+    )
+    return _from_record(record) if record else None
+
+
+async def mark_ready(
+    connection: Connection, media_id: int, *, width: int, height: int, blurhash: str, renditions: Iterable[Rendition]
+) -> Media | None:
+    """The renditions are stored; None if the row is gone or had an end already."""
+    record = await connection.fetchrow(
+        "update media set status = 'ready', width = $3, height = $4, blurhash = $5, renditions = $6"
+        f" where shard = $1 and id = $2 and status = 'processing' returning {_COLUMNS}",
+        shard_of(media_id),
+        media_id,
+        width,
+        height,
+        blurhash,
+        [asdict(rendition) for rendition in renditions],
+    )
+    return _from_record(record) if record else None
+
+
+async def mark_failed(connection: Connection, media_id: int, failure: str) -> None:
+    """There will be no renditions; `failure` is for the owner's eyes."""
+    await connection.execute(
+        "update media set status = 'failed', failure = $3 where shard = $1 and id = $2 and status = 'processing'",
+        shard_of(media_id),
+        media_id,
+        failure,
+    )
+
+
+async def get(connection: Connection, media_id: int) -> Media | None:
+    """One photo."""
+    record = await connection.fetchrow(
+        f"select {_COLUMNS} from media where shard = $1 and id = $2", shard_of(media_id), media_id
+    )
+    return _from_record(record) if record else None
+
+
+async def of_posts(connection: Connection, post_ids: Iterable[int]) -> dict[int, tuple[Media, ...]]:
+    """The photos of each post, in their order."""
+    wanted = list(post_ids)
+    records = await connection.fetch(
+        f"select {_COLUMNS} from media where shard = any($1::smallint[]) and post_id = any($2::bigint[]) order by post_id, position",
+        list({shard_of(id_) for id_ in wanted}),
+        wanted,
+    )
+    found: dict[int, list[Media]] = {}
+    for record in records:
+        found.setdefault(record["post_id"], []).append(_from_record(record))
+    return {post_id: tuple(photos) for post_id, photos in found.items()}
+
+
+async def claim(connection: Connection, post_id: int, account_id: int, photos: list[PhotoOfPost]) -> set[int]:
+    """Give photos of the account to the post, in order; returns the ids that could be given.
+
+    Not given are photos that are missing, pending, failed, somebody else's, or another post's.
+    """
+    records = await connection.fetch(
+        "update media set post_id = $3, position = wanted.position, alt_text = wanted.alt_text"
+        " from unnest($4::bigint[], $5::text[]) with ordinality as wanted (id, alt_text, position)"
+        " where media.shard = $1 and media.id = wanted.id and media.account_id = $2 and media.post_id is null"
+        " and media.status in ('processing', 'ready') returning media.id",
+        shard_of(account_id),
+        account_id,
+        post_id,
+        [photo.media_id for photo in photos],
+        [photo.alt_text for photo in photos],
+    )
+    return {record["id"] for record in records}
+
+
+async def delete(connection: Connection, media_id: int) -> str | None:
+    """Forget a photo; returns its object key, None if it was gone."""
+    key: str | None = await connection.fetchval(
+        "delete from media where shard = $1 and id = $2 returning object_key", shard_of(media_id), media_id
+    )
+    return key
+
+
+async def delete_of_post(connection: Connection, post_id: int) -> list[str]:
+    """Forget a post's photos; returns their object keys."""
+    records = await connection.fetch(
+        "delete from media where shard = $1 and post_id = $2 returning object_key", shard_of(post_id), post_id
+    )
+    return [record["object_key"] for record in records]
+
+
+async def pending_below(connection: Connection, id_: int, *, limit: int) -> list[int]:
+    """Photos older than the time in `id_` whose bytes never came: of all shards, for the sweep."""
+    records = await connection.fetch("select id from media where status = 'pending' and id < $1 limit $2", id_, limit)
+    return [record["id"] for record in records]

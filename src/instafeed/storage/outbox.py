@@ -1,0 +1,173 @@
+"""The outbox: what a committed change still has to cause.
+
+An entry is written in the transaction of its cause, and is the truth about the work; the queue's job only rings for it.
+Whoever works on it holds a lease and renews it with every checkpoint, so that a killed worker's entry is free again
+within `LEASE_SECONDS`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from asyncpg import Record
+
+from instafeed.ids import shard_of
+from instafeed.storage.database import Connection
+
+LEASE_SECONDS = 15.0
+FIRST_RING_SECONDS = 5.0
+"""The sweep rings for an entry that nobody took for so long: its doorbell was lost."""
+MAX_ATTEMPTS = 12
+"""Attempts without any progress, after which an entry is dead."""
+KEPT_DAYS = 7
+_LONGEST_PAUSE_SECONDS = 600.0
+
+
+class Kind(StrEnum):
+    """What kinds of work there are; each has one job of the same name."""
+
+    RENDER = "render"
+    FAN_OUT = "fan_out"
+    NOTIFY = "notify"
+    ALIGN = "align"
+    RETRACT = "retract"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One piece of work; `position` is how far it is, in the work's own terms."""
+
+    id: int
+    kind: Kind
+    payload: dict[str, Any]
+    position: int
+    attempts: int
+
+
+def _from_record(record: Record) -> Entry:
+    return Entry(
+        id=record["id"],
+        kind=Kind(record["kind"]),
+        payload=record["payload"],
+        position=record["position"],
+        attempts=record["attempts"],
+    )
+
+
+async def add(connection: Connection, entry_id: int, kind: Kind, payload: dict[str, Any]) -> None:
+    """Note work to do; call it in the transaction that causes the work. Ids in `payload` are plain integers."""
+    await connection.execute(
+        "insert into outbox (shard, id, kind, payload, due_at) values ($1, $2, $3, $4, now() + make_interval(secs => $5))",
+        shard_of(entry_id),
+        entry_id,
+        kind,
+        payload,
+        FIRST_RING_SECONDS,
+    )
+
+
+async def claim(connection: Connection, entry_id: int) -> Entry | None:
+    """Take an entry for `LEASE_SECONDS`; None if it is done, dead, or somebody else has it."""
+    record = await connection.fetchrow(
+        "update outbox set leased_until = now() + make_interval(secs => $3), due_at = now() + make_interval(secs => $3),"
+        " attempts = attempts + 1 where shard = $1 and id = $2 and done_at is null and dead_at is null"
+        " and (leased_until is null or leased_until < now()) returning id, kind, payload, position, attempts",
+        shard_of(entry_id),
+        entry_id,
+        LEASE_SECONDS,
+    )
+    return _from_record(record) if record else None
+
+
+async def checkpoint(connection: Connection, entry_id: int, position: int) -> None:
+    """Note progress and renew the lease."""
+    await connection.execute(
+        "update outbox set position = $3, attempts = 1, leased_until = now() + make_interval(secs => $4),"
+        " due_at = now() + make_interval(secs => $4) where shard = $1 and id = $2",
+        shard_of(entry_id),
+        entry_id,
+        position,
+        LEASE_SECONDS,
+    )
+
+
+async def renew(connection: Connection, entry_id: int) -> None:
+    """Hold an entry for another `LEASE_SECONDS`."""
+    await connection.execute(
+        "update outbox set leased_until = now() + make_interval(secs => $3), due_at = now() + make_interval(secs => $3)"
+        " where shard = $1 and id = $2 and done_at is null",
+        shard_of(entry_id),
+        entry_id,
+        LEASE_SECONDS,
+    )
+
+
+async def finish(connection: Connection, entry_id: int) -> None:
+    """Mark an entry as done."""
+    await connection.execute(
+        "update outbox set done_at = now(), leased_until = null where shard = $1 and id = $2",
+        shard_of(entry_id),
+        entry_id,
+    )
+
+
+async def fail(connection: Connection, entry: Entry, error: str) -> bool:
+    """Give an entry back after an error, to be rung for after a pause that doubles; True if it is dead now."""
+    return bool(
+        await connection.fetchval(
+            "update outbox set error = $3, leased_until = null, due_at = now() + make_interval(secs => $4),"
+            " dead_at = case when attempts >= $5 then now() end where shard = $1 and id = $2 returning dead_at is not null",
+            shard_of(entry.id),
+            entry.id,
+            error[:500],
+            min(2.0 ** (entry.attempts - 1), _LONGEST_PAUSE_SECONDS),
+            MAX_ATTEMPTS,
+        )
+    )
+
+
+async def hand_back(connection: Connection, entry_id: int) -> None:
+    """Give an entry back untried, because its worker stops; it can be taken at once."""
+    await connection.execute(
+        "update outbox set leased_until = null, due_at = now(), attempts = greatest(attempts - 1, 0) where shard = $1 and id = $2",
+        shard_of(entry_id),
+        entry_id,
+    )
+
+
+async def ring_late(connection: Connection, *, limit: int) -> list[tuple[Kind, int]]:
+    """The entries of all shards that are due, each given a pause that doubles before it is due again.
+
+    The only statement besides the other sweeps that names no shard.
+    """
+    records = await connection.fetch(
+        "with late as (select shard, id from outbox where done_at is null and dead_at is null and due_at < now()"
+        " order by due_at limit $1 for update skip locked)"
+        " update outbox set rings = rings + 1, due_at = now() + make_interval(secs => least(5 * 2 ^ least(rings, 10), $2))"
+        " from late where outbox.shard = late.shard and outbox.id = late.id returning outbox.kind, outbox.id",
+        limit,
+        _LONGEST_PAUSE_SECONDS,
+    )
+    return [(Kind(record["kind"]), record["id"]) for record in records]
+
+
+async def counts(connection: Connection) -> tuple[int, int, datetime | None]:
+    """(late entries, dead entries, when the oldest late one was due), of all shards."""
+    record = await connection.fetchrow(
+        "select count(*) filter (where dead_at is null and due_at < now()) as late, count(*) filter (where dead_at is not null) as dead,"
+        " min(due_at) filter (where dead_at is null and due_at < now()) as oldest from outbox where done_at is null"
+    )
+    assert record is not None
+    return record["late"], record["dead"], record["oldest"]
+
+
+async def forget_done(connection: Connection, *, limit: int) -> int:
+    """Delete entries done more than `KEPT_DAYS` ago; returns how many."""
+    records = await connection.fetch(
+        "with old as (select shard, id from outbox where done_at < now() - make_interval(days => $1) limit $2)"
+        " delete from outbox using old where outbox.shard = old.shard and outbox.id = old.id returning 1",
+        KEPT_DAYS,
+        limit,
+    )
+    return len(records)

@@ -1,0 +1,155 @@
+"""Posts."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from instafeed.ids import shard_of
+from instafeed.models import Post
+from instafeed.storage import accounts, media
+from instafeed.storage.database import Connection
+
+
+async def insert(connection: Connection, post_id: int, *, author_id: int, caption: str) -> bool:
+    """Add a post that is not published yet; False if it is there already."""
+    return bool(
+        await connection.fetchval(
+            "insert into posts (shard, id, author_id, caption) values ($1, $2, $3, $4) on conflict (shard, id) do nothing returning true",
+            shard_of(post_id),
+            post_id,
+            author_id,
+            caption,
+        )
+    )
+
+
+async def publish_if_ready(connection: Connection, post_id: int) -> int | None:
+    """Publish the post if all of its photos are ready; returns its author if that happened now.
+
+    The post's row is locked first: of two photos that become ready at once, the later one sees the earlier.
+    """
+    locked = await connection.fetchval(
+        "select true from posts where shard = $1 and id = $2 and published_at is null for update",
+        shard_of(post_id),
+        post_id,
+    )
+    if not locked:
+        return None
+    author: int | None = await connection.fetchval(
+        "update posts set published_at = now() where shard = $1 and id = $2 and not exists"
+        " (select from media where shard = $1 and post_id = $2 and status <> 'ready') returning author_id",
+        shard_of(post_id),
+        post_id,
+    )
+    return author
+
+
+async def delete(connection: Connection, post_id: int, author_id: int) -> bool | None:
+    """Delete the author's post; returns whether it was published, None if there is no such post."""
+    record = await connection.fetchrow(
+        "delete from posts where shard = $1 and id = $2 and author_id = $3 returning published_at is not null as published",
+        shard_of(post_id),
+        post_id,
+        author_id,
+    )
+    return record["published"] if record else None
+
+
+async def published_at(connection: Connection, post_id: int) -> datetime | None:
+    """When the post was published; None if it is not, or is gone."""
+    found: datetime | None = await connection.fetchval(
+        "select published_at from posts where shard = $1 and id = $2", shard_of(post_id), post_id
+    )
+    return found
+
+
+async def published_among(connection: Connection, post_ids: Iterable[int]) -> set[int]:
+    """Which of `post_ids` are published posts."""
+    wanted = list(post_ids)
+    records = await connection.fetch(
+        "select id from posts where shard = any($1::smallint[]) and id = any($2::bigint[]) and published_at is not null",
+        list({shard_of(id_) for id_ in wanted}),
+        wanted,
+    )
+    return {record["id"] for record in records}
+
+
+async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int, Post]:
+    """The posts that exist among `post_ids`, with authors and photos."""
+    wanted = list(set(post_ids))
+    shards = list({shard_of(id_) for id_ in wanted})
+    author_columns = ", ".join(f"author.{column}" for column in accounts.COLUMNS.split(", "))
+    records = await connection.fetch(
+        f"select post.id as post_id, post.caption, post.published_at, {author_columns} from posts post"
+        " join accounts author on author.shard = post.shard and author.id = post.author_id"
+        " where post.shard = any($1::smallint[]) and post.id = any($2::bigint[]) and author.shard = any($1::smallint[])",
+        shards,
+        wanted,
+    )
+    photos = await media.of_posts(connection, [record["post_id"] for record in records]) if records else {}
+    return {
+        record["post_id"]: Post(
+            id=record["post_id"],
+            author=accounts.from_record(record),
+            caption=record["caption"],
+            published_at=record["published_at"],
+            media=photos.get(record["post_id"], ()),
+        )
+        for record in records
+    }
+
+
+async def ids_of_author(
+    connection: Connection, author_id: int, *, below: int, limit: int, unpublished: bool
+) -> list[int]:
+    """The author's posts, newest first, with ids below `below`; `unpublished` ones too if asked."""
+    records = await connection.fetch(
+        "select id from posts where shard = $1 and author_id = $2 and id < $3 and (published_at is not null or $5)"
+        " order by id desc limit $4",
+        shard_of(author_id),
+        author_id,
+        below,
+        limit,
+        unpublished,
+    )
+    return [record["id"] for record in records]
+
+
+async def authored_by(connection: Connection, author_id: int, post_ids: Iterable[int]) -> list[int]:
+    """Which of `post_ids` are the author's."""
+    records = await connection.fetch(
+        "select id from posts where shard = $1 and author_id = $2 and id = any($3::bigint[])",
+        shard_of(author_id),
+        author_id,
+        list(post_ids),
+    )
+    return [record["id"] for record in records]
+
+
+async def published_ids(connection: Connection, author_ids: Iterable[int], *, below: int, limit: int) -> list[int]:
+    """The published posts of all these authors, newest first, with ids below `below`: the home feed in SQL."""
+    authors = list(author_ids)
+    records = await connection.fetch(
+        "select id from posts where shard = any($1::smallint[]) and author_id = any($2::bigint[]) and id < $3"
+        " and published_at is not null order by id desc limit $4",
+        list({shard_of(id_) for id_ in authors}),
+        authors,
+        below,
+        limit,
+    )
+    return [record["id"] for record in records]
+
+
+async def published_since(
+    connection: Connection, author_ids: Iterable[int], *, since: datetime, limit: int
+) -> list[tuple[int, int]]:
+    """(post, author) of these authors published at or after `since`, oldest first."""
+    authors = list(author_ids)
+    records = await connection.fetch(
+        "select id, author_id from posts where shard = any($1::smallint[]) and author_id = any($2::bigint[])"
+        " and published_at >= $3 order by published_at limit $4",
+        list({shard_of(id_) for id_ in authors}),
+        authors,
+        since,
+        limit,
+    )
+    return [(record["id"], record["author_id"]) for record in records]

@@ -1,0 +1,68 @@
+"""The job queue: what can be enqueued, on which queue, with which arguments. The outbox is the truth; a job only rings."""
+
+import json
+from typing import Any
+
+from arq.connections import ArqRedis
+from redis.exceptions import RedisError
+
+from instafeed import telemetry
+from instafeed.storage import redis
+from instafeed.storage.outbox import Kind
+
+QUEUES = ("fanout", "media", "notify", "default")
+_QUEUE_OF = {
+    Kind.FAN_OUT: "fanout",
+    Kind.RENDER: "media",
+    Kind.NOTIFY: "notify",
+    Kind.ALIGN: "fanout",
+    Kind.RETRACT: "default",
+}
+
+
+def queue_name(queue: str) -> str:
+    """The Redis key of a queue."""
+    return f"arq:{queue}"
+
+
+def kinds_of(queue: str) -> list[Kind]:
+    """What a queue carries."""
+    return [kind for kind, name in _QUEUE_OF.items() if name == queue]
+
+
+def serialize(value: dict[str, Any]) -> bytes:
+    """A job's arguments as JSON; what cannot be JSON (an exception in a result) becomes its text."""
+    return json.dumps(value, default=str).encode()
+
+
+def deserialize(data: bytes) -> dict[str, Any]:
+    """A job's arguments."""
+    value: dict[str, Any] = json.loads(data)
+    return value
+
+
+def connect(url: str, *, seconds: float) -> ArqRedis:
+    """A client of the queue, on which no call takes longer than `seconds`."""
+    return ArqRedis(redis.pool(url, seconds=seconds), job_serializer=serialize, job_deserializer=deserialize)
+
+
+class Queue:
+    """Enqueues jobs. A bell that cannot be rung is no error: the sweep rings again."""
+
+    def __init__(self, url: str) -> None:
+        self._client = connect(url, seconds=0.5)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose(close_connection_pool=True)
+
+    async def ring(self, kind: Kind, entry_id: int) -> None:
+        """Ring for an outbox entry; call it after the commit."""
+        try:
+            await self._client.enqueue_job(kind.value, entry_id, _queue_name=queue_name(_QUEUE_OF[kind]))
+        except (RedisError, OSError, TimeoutError):
+            telemetry.REDIS_FAILURES.labels("queue").inc()
+
+    async def ping(self) -> None:
+        """Raise what the client raises when the queue's Redis does not answer."""
+        await self._client.ping()

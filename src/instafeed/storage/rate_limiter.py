@@ -1,0 +1,86 @@
+"""Rate limits: the generic cell rate algorithm (GCRA, ITU-T I.371) in Redis, one number a client.
+
+The number is the client's theoretical arrival time: when it would be back at rest. A request moves it on by one
+interval; it passes if that stays within the burst. Without Redis each process counts for itself, so that guessing
+passwords stays limited.
+"""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from instafeed.errors import RedisAway
+from instafeed.storage.redis import RedisServer, Script
+
+_LOCAL_CLIENTS = 10_000
+
+# ARGV: interval and burst in microseconds. Returns how long until the next request passes (0: this one did), and how
+# far the client is from rest, both in microseconds.
+_GCRA = Script("""
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local arrival = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
+local wait = arrival + interval - burst - now
+if wait > 0 then return {wait, arrival - now} end
+arrival = arrival + interval
+redis.call('SET', KEYS[1], string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 1)
+return {0, arrival - now}
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`quota` requests in `seconds`, all at once or spread out."""
+
+    name: str
+    quota: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the limiter says of one request."""
+
+    policy: Policy
+    remaining: int
+    """Requests that would still pass now."""
+    reset: float
+    """Seconds until the full quota is back."""
+    retry_after: float
+    """Seconds until a request passes; 0 if this one did."""
+
+
+class RateLimiter:
+    """Counts requests by policy and client."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self._redis = redis
+        self._local: OrderedDict[str, float] = OrderedDict()
+
+    async def check(self, policy: Policy, client: str) -> Verdict:
+        """Count one request of `client`."""
+        interval = policy.seconds / policy.quota
+        key = f"rate:{policy.name}:{client}"
+        try:
+            wait, ahead = (
+                microseconds / 1e6
+                for microseconds in await self._redis.run(
+                    "rate_limits", _GCRA, [key], round(interval * 1e6), policy.seconds * 1_000_000
+                )
+            )
+        except RedisAway:
+            wait, ahead = self._check_locally(key, interval, policy.seconds)
+        return Verdict(policy, max(0, int((policy.seconds - ahead) / interval + 1e-6)), ahead, wait)
+
+    def _check_locally(self, key: str, interval: float, burst: float) -> tuple[float, float]:
+        now = time.monotonic()
+        arrival = max(self._local.get(key, 0.0), now)
+        wait = arrival + interval - burst - now
+        if wait > 1e-9:
+            return wait, arrival - now
+        self._local[key] = arrival + interval
+        self._local.move_to_end(key)
+        if len(self._local) > _LOCAL_CLIENTS:
+            self._local.popitem(last=False)
+        return 0.0, arrival + interval - now

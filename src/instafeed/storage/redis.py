@@ -1,0 +1,87 @@
+"""Redis: one client a process, bounded in time, and what its errors mean to us."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+
+from instafeed import telemetry
+from instafeed.errors import RedisAway
+
+_SECONDS = 0.5
+_CONNECTIONS = 64
+_PAUSE_SECONDS = 1.0
+
+_FAILURES = (RedisError, OSError, asyncio.TimeoutError)
+
+
+def pool(url: str, *, seconds: float = _SECONDS) -> BlockingConnectionPool:
+    """Connections to a Redis on which no call, nor the wait for one of them, takes longer than `seconds`."""
+    return BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=seconds,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        # Once more on a connection that turns out to be dead: Redis may have been restarted since the last call.
+        retry=Retry(NoBackoff(), 1),  # type: ignore[no-untyped-call]
+        retry_on_error=[RedisConnectionError],
+    )
+
+
+class Script:
+    """A Lua script, named by its SHA-1 as Redis does."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class RedisServer:
+    """A Redis server that may be away: a call ends within about a second, and after a failure further calls fail at once
+    for a second, so that a request that makes several does not wait for each.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = Redis.from_pool(pool(url))
+        self._away_until = 0.0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose(close_connection_pool=True)
+
+    @asynccontextmanager
+    async def calls(self, part: str) -> AsyncIterator[Redis]:
+        """The client, for some calls of `part` (a metric's label).
+
+        Raises:
+            RedisAway: Redis does not answer, or refuses.
+        """
+        if time.monotonic() < self._away_until:
+            raise RedisAway("Redis does not answer.", retry_after=1)
+        try:
+            yield self._client
+        except _FAILURES as error:
+            self._away_until = time.monotonic() + _PAUSE_SECONDS
+            telemetry.REDIS_FAILURES.labels(part).inc()
+            raise RedisAway("Redis does not answer.", retry_after=1) from error
+
+    async def run(self, part: str, script: Script, keys: Sequence[str], *arguments: str | int) -> Any:
+        """Run a script in one trip; its text is sent only to a server that has not seen it.
+
+        Raises:
+            RedisAway: Redis does not answer, or refuses.
+        """
+        async with self.calls(part) as redis:
+            try:
+                return await cast("Awaitable[Any]", redis.evalsha(script.sha, len(keys), *keys, *map(str, arguments)))
+            except NoScriptError:
+                return await cast("Awaitable[Any]", redis.eval(script.text, len(keys), *keys, *map(str, arguments)))

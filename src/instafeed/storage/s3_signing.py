@@ -1,0 +1,61 @@
+"""AWS Signature Version 4 in a URL's query (presigned URLs).
+
+Source: AWS, "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)". botocore does the same, some
+fifty times slower, and a page of the feed carries a hundred URLs; a test holds this against botocore's.
+"""
+
+import hashlib
+import hmac
+from datetime import UTC, datetime
+from urllib.parse import quote, urlsplit
+
+_DAY_SECONDS = 86_400
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), hashlib.sha256)
+
+
+class Signer:
+    """Signs URLs of one bucket's objects, path-style."""
+
+    def __init__(self, *, endpoint: str, region: str, bucket: str, access_key: str, secret_key: str) -> None:
+        parts = urlsplit(endpoint)
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._host = parts.netloc
+        self._base = f"{parts.path.rstrip('/')}/{bucket}/"
+        self._region = region
+        self._access_key = access_key
+        self._secret_key = secret_key
+        self._day_key = ("", b"")
+
+    def _key_of(self, day: str) -> bytes:
+        if self._day_key[0] != day:
+            key = f"AWS4{self._secret_key}".encode()
+            for part in (day, self._region, "s3", "aws4_request"):
+                key = _hmac(key, part)
+            self._day_key = (day, key)
+        return self._day_key[1]
+
+    def url(self, method: str, key: str, *, at: float, seconds: int, query: str = "") -> str:
+        """A URL that allows `method` on the object `key`.
+
+        Args:
+            method: `GET`, `PUT` ...
+            key: the object's key.
+            at: when it begins to be valid, in seconds since the Unix epoch.
+            seconds: how long it is valid, at most a week.
+            query: further parameters, encoded, in alphabetical order, and before `X-Amz-` in it.
+        """
+        time = datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%SZ")
+        scope = f"{time[:8]}/{self._region}/s3/aws4_request"
+        path = self._base + quote(key, safe="/~")
+        before, after = (query + "&", "") if query and query < "X-Amz" else ("", f"&{query}" if query else "")
+        parameters = (
+            f"{before}X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={quote(f'{self._access_key}/{scope}', safe='')}"
+            f"&X-Amz-Date={time}&X-Amz-Expires={seconds}&X-Amz-SignedHeaders=host{after}"
+        )
+        request = f"{method}\n{path}\n{parameters}\nhost:{self._host}\n\nhost\nUNSIGNED-PAYLOAD"
+        text = f"AWS4-HMAC-SHA256\n{time}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+        signature = _hmac(self._key_of(time[:8]), text).hex()
+        return f"{self._origin}{path}?{parameters}&X-Amz-Signature={signature}"

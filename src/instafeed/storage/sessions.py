@@ -1,0 +1,78 @@
+"""The devices that are logged in."""
+
+from asyncpg import Record
+
+from instafeed.ids import shard_of
+from instafeed.models import Session
+from instafeed.storage.database import Connection
+
+
+def _from_record(record: Record) -> Session:
+    return Session(id=record["id"], device_name=record["device_name"], used_at=record["used_at"])
+
+
+async def insert(
+    connection: Connection, session_id: int, *, account_id: int, token_hash: bytes, device_name: str
+) -> None:
+    """Add a log-in, once: a second call with the same id changes nothing."""
+    await connection.execute(
+        "insert into sessions (shard, id, account_id, token_hash, device_name) values ($1, $2, $3, $4, $5)"
+        " on conflict (shard, id) do nothing",
+        shard_of(account_id),
+        session_id,
+        account_id,
+        token_hash,
+        device_name,
+    )
+
+
+async def get(connection: Connection, account_id: int, session_id: int) -> Session | None:
+    """One session of the account."""
+    record = await connection.fetchrow(
+        "select id, device_name, used_at from sessions where shard = $1 and id = $2 and account_id = $3",
+        shard_of(account_id),
+        session_id,
+        account_id,
+    )
+    return _from_record(record) if record else None
+
+
+async def use(connection: Connection, account_id: int, token_hash: bytes, *, idle_days: int) -> int | None:
+    """The id of the session with this token, marked as used now; None if there is none or it idled too long."""
+    found: int | None = await connection.fetchval(
+        "update sessions set used_at = now() where shard = $1 and account_id = $2 and token_hash = $3"
+        " and used_at > now() - make_interval(days => $4) returning id",
+        shard_of(account_id),
+        account_id,
+        token_hash,
+        idle_days,
+    )
+    return found
+
+
+async def list_all(connection: Connection, account_id: int) -> list[Session]:
+    """The account's sessions, newest first."""
+    records = await connection.fetch(
+        "select id, device_name, used_at from sessions where shard = $1 and account_id = $2 order by id desc",
+        shard_of(account_id),
+        account_id,
+    )
+    return [_from_record(record) for record in records]
+
+
+async def token_hashes(connection: Connection, account_id: int) -> dict[int, bytes]:
+    """The token hash of each session of the account, by session id."""
+    records = await connection.fetch(
+        "select id, token_hash from sessions where shard = $1 and account_id = $2", shard_of(account_id), account_id
+    )
+    return {record["id"]: record["token_hash"] for record in records}
+
+
+async def delete(connection: Connection, account_id: int, session_ids: list[int]) -> None:
+    """End sessions of the account."""
+    await connection.execute(
+        "delete from sessions where shard = $1 and account_id = $2 and id = any($3::bigint[])",
+        shard_of(account_id),
+        account_id,
+        session_ids,
+    )

@@ -1,0 +1,82 @@
+"""Logs, Sentry and metrics: set up once a process, used everywhere."""
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import sentry_sdk
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from instafeed import __version__
+from instafeed.settings import Settings
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+
+REQUESTS = Counter("instafeed_http_requests_total", "Answered requests.", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram(
+    "instafeed_http_request_seconds", "Time to the last byte.", ["method", "route"], buckets=_FAST
+)
+POOL_WAIT = Histogram("instafeed_database_pool_wait_seconds", "Time until a connection is free.", buckets=_FAST)
+UPLOAD_BYTES = Counter("instafeed_upload_bytes_total", "Bytes of photos received.")
+UPLOADS = Counter("instafeed_uploads_total", "Uploads by how they ended.", ["outcome"])
+JOBS = Counter("instafeed_jobs_total", "Jobs by how they ended.", ["kind", "outcome"])
+JOB_SECONDS = Histogram("instafeed_job_seconds", "Time that a job ran.", ["kind"], buckets=_SLOW)
+RENDER_SECONDS = Histogram("instafeed_render_seconds", "Time to make one photo's renditions.", buckets=_SLOW)
+DELIVERIES = Counter("instafeed_feed_deliveries_total", "Followers that a post was handed to.")
+DELIVERY_DELAY = Histogram(
+    "instafeed_feed_delivery_delay_seconds", "From published to the last follower's feed.", buckets=_SLOW
+)
+FEED_READS = Counter("instafeed_feed_reads_total", "Pages of the home feed by where they came from.", ["source"])
+FEED_REBUILDS = Counter("instafeed_feed_rebuilds_total", "Feeds rebuilt.")
+EVENT_STREAMS = Gauge("instafeed_event_streams", "Open event streams.")
+OUTBOX_PENDING = Gauge("instafeed_outbox_pending", "Outbox entries that are late.")
+OUTBOX_DEAD = Gauge("instafeed_outbox_dead", "Outbox entries that were given up.")
+REDIS_FAILURES = Counter("instafeed_redis_failures_total", "Redis calls that failed and were done without.", ["part"])
+
+
+def set_up(settings: Settings, *, process: str) -> None:
+    """Configure logging and Sentry for a process named `process` (`api`, `worker` ...)."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer(colors=False)
+            if settings.log_format == "console"
+            else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.log_level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    # Libraries log through the standard module: only what is worth a person's time.
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING,
+        format='{"logger":"%(name)s","level":"%(levelname)s","event":"%(message)s"}',
+    )
+    if settings.sentry_dsn is not None:
+        sentry_sdk.init(
+            dsn=settings.sentry_dsn.get_secret_value(),
+            release=f"instafeed@{__version__}",
+            environment=settings.environment,
+            send_default_pii=False,
+            include_local_variables=False,
+            max_request_body_size="never",
+        )
+
+
+def logger(**context: Any) -> structlog.stdlib.BoundLogger:
+    """A structured logger; `context` is on each of its lines."""
+    log: structlog.stdlib.BoundLogger = structlog.get_logger(**context)
+    return log
+
+
+def now() -> datetime:
+    """The time by this machine's clock."""
+    return datetime.now(UTC)

@@ -1,0 +1,89 @@
+"""Runs outbox entries: takes one, does it, and says how it ended."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import sentry_sdk
+
+from instafeed import telemetry
+from instafeed.errors import Unavailable
+from instafeed.ids import shard_of
+from instafeed.resources import Resources
+from instafeed.storage import outbox
+from instafeed.storage.database import Connection
+from instafeed.storage.outbox import Entry, Kind
+
+FollowUp = tuple[Kind, dict[str, Any]]
+"""Work that begins when other work is done, with its payload."""
+
+_log = telemetry.logger()
+
+
+async def note(res: Resources, connection: Connection, shard: int, kind: Kind, payload: dict[str, Any]) -> int:
+    """Note work in the running transaction; returns the entry to ring for after the commit."""
+    entry_id = res.ids.next(shard)
+    await outbox.add(connection, entry_id, kind, payload)
+    return entry_id
+
+
+async def perform(
+    res: Resources, entry_id: int, kind: Kind, body: Callable[[Resources, Entry], Awaitable[list[FollowUp]]]
+) -> None:
+    """Do the work of an outbox entry, unless it is done or somebody else is at it.
+
+    `body` may run several times, late, and out of order. What it returns is noted in the transaction that marks the
+    entry as done. After an error the entry is tried again later; when this process stops, it is free at once.
+    """
+    async with res.db.acquire() as connection:
+        entry = await outbox.claim(connection, entry_id)
+    if entry is None:
+        return
+    heart = asyncio.create_task(_keep_lease(res, entry_id))
+    try:
+        with telemetry.JOB_SECONDS.labels(kind).time():
+            follow_ups = await body(res, entry)
+    except asyncio.CancelledError:
+        telemetry.JOBS.labels(kind, "handed_back").inc()
+        await asyncio.shield(_hand_back(res, entry_id))
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the entry must not be lost
+        await _fail(res, entry, error)
+    else:
+        telemetry.JOBS.labels(kind, "done").inc()
+        await _finish(res, entry, follow_ups)
+    finally:
+        heart.cancel()
+
+
+async def _keep_lease(res: Resources, entry_id: int) -> None:
+    while True:
+        await asyncio.sleep(outbox.LEASE_SECONDS / 3)
+        try:
+            async with res.db.acquire() as connection:
+                await outbox.renew(connection, entry_id)
+        except Unavailable:
+            continue  # somebody else may take the entry then, which is harmless
+
+
+async def _finish(res: Resources, entry: Entry, follow_ups: list[FollowUp]) -> None:
+    async def body(connection: Connection) -> list[tuple[Kind, int]]:
+        await outbox.finish(connection, entry.id)
+        return [(kind, await note(res, connection, shard_of(entry.id), kind, payload)) for kind, payload in follow_ups]
+
+    for kind, entry_id in await res.db.transact(body):
+        await res.queue.ring(kind, entry_id)
+
+
+async def _fail(res: Resources, entry: Entry, error: Exception) -> None:
+    async with res.db.acquire() as connection:
+        dead = await outbox.fail(connection, entry, f"{type(error).__name__}: {error}")
+    telemetry.JOBS.labels(entry.kind, "dead" if dead else "failed").inc()
+    if not isinstance(error, Unavailable):
+        sentry_sdk.capture_exception(error)
+    _log.error("job failed", kind=entry.kind, entry=str(entry.id), attempts=entry.attempts, dead=dead, exc_info=error)
+
+
+async def _hand_back(res: Resources, entry_id: int) -> None:
+    async with res.db.acquire() as connection:
+        await outbox.hand_back(connection, entry_id)

@@ -1,0 +1,201 @@
+"""Real servers for every test: one set a run, a database, two Redis databases and an S3 prefix of its own a process."""
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import uvicorn
+
+from instafeed.api.app import create_app
+from instafeed.dev.embedded import EmbeddedServers, Endpoints
+from instafeed.resources import Resources, open_resources
+from instafeed.settings import Settings
+from instafeed.storage import migrations
+from tests.client import Client
+from tests.workers import running_workers
+
+_SERVERS = "INSTAFEED_TEST_SERVERS"
+TEMPLATE = "instafeed_template"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers in the process that all others descend from."""
+    if _SERVERS in os.environ:
+        return
+    started: list[Endpoints] = []
+    ready, stop = Event(), Event()
+    folder = tempfile.TemporaryDirectory(prefix="instafeed-test-")
+
+    async def run() -> None:
+        async with EmbeddedServers(Path(folder.name), durable=False) as servers:
+            await _make_template(servers.endpoints.database_url)
+            started.append(servers.endpoints)
+            ready.set()
+            await asyncio.to_thread(stop.wait)
+
+    def main() -> None:
+        try:
+            asyncio.run(run())
+        finally:
+            ready.set()
+
+    thread = Thread(target=main, name="servers")
+    thread.start()
+    ready.wait()
+    if not started:
+        raise pytest.UsageError("the test servers did not start")
+    os.environ[_SERVERS] = json.dumps(asdict(started[0]))
+
+    def clean_up() -> None:
+        stop.set()
+        thread.join()
+        del os.environ[_SERVERS]
+        folder.cleanup()
+
+    config.add_cleanup(clean_up)
+
+
+async def _make_template(url: str) -> None:
+    await _admin(url, f"create database {TEMPLATE}")
+    await migrations.migrate(url.rpartition("/")[0] + "/" + TEMPLATE)
+
+
+async def _admin(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url.rpartition("/")[0] + "/postgres")
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def endpoints() -> Endpoints:
+    """Where the run's servers are."""
+    return Endpoints(**json.loads(os.environ[_SERVERS]))
+
+
+def _redis_number() -> int:
+    """Which two of Redis's 16 databases are this process's; the last two are for `fresh_settings`."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return int(worker) * 4 % 16
+
+
+@asynccontextmanager
+async def _database(endpoints: Endpoints) -> AsyncIterator[str]:
+    name = f"test_{secrets.token_hex(6)}"
+    await _admin(endpoints.database_url, f"create database {name} template {TEMPLATE} strategy file_copy")
+    try:
+        yield endpoints.database_url.rpartition("/")[0] + "/" + name
+    finally:
+        await _admin(endpoints.database_url, f"drop database if exists {name} with (force)")
+
+
+def make_settings(endpoints: Endpoints, database_url: str, *, redis_number: int, **values: Any) -> Settings:
+    """Settings for the test servers; `values` go over the defaults of a test."""
+    defaults: dict[str, Any] = {
+        "environment": "development",
+        "secret_key": "a secret key for tests only, and nothing else",
+        "database_url": database_url,
+        "redis_url": f"{endpoints.redis_url.rpartition('/')[0]}/{redis_number}",
+        "queue_redis_url": f"{endpoints.redis_url.rpartition('/')[0]}/{redis_number + 1}",
+        "s3_endpoint": endpoints.s3_endpoint,
+        "s3_access_key": endpoints.s3_access_key,
+        "s3_secret_key": endpoints.s3_secret_key,
+        "s3_prefix": f"test-{secrets.token_hex(6)}/",
+        "rate_limits": "off",
+        "log_level": "error",
+    }
+    return Settings.model_validate(defaults | values)
+
+
+@pytest.fixture(scope="session")
+async def settings(endpoints: Endpoints) -> AsyncIterator[Settings]:
+    """This process's settings."""
+    async with _database(endpoints) as url:
+        yield make_settings(endpoints, url, redis_number=_redis_number())
+
+
+@pytest.fixture
+async def fresh_settings(endpoints: Endpoints) -> AsyncIterator[Settings]:
+    """Settings with an empty database and an empty Redis, where no worker runs but the test's own."""
+    async with _database(endpoints) as url:
+        settings = make_settings(endpoints, url, redis_number=_redis_number() + 2, feed_window=10)
+        async with open_resources(settings) as res, res.redis.calls("test") as redis:
+            await redis.flushdb()
+        yield settings
+
+
+@pytest.fixture(scope="session")
+async def res(settings: Settings) -> AsyncIterator[Resources]:
+    """What a process holds."""
+    async with open_resources(settings) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+async def base_url(settings: Settings) -> AsyncIterator[str]:
+    """A running API on a real socket."""
+    async with running_api(settings) as url:
+        yield url
+
+
+@asynccontextmanager
+async def running_api(settings: Settings) -> AsyncIterator[str]:
+    """An API server in this process's event loop; yields its URL."""
+    app = create_app(settings)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
+        serving = asyncio.create_task(server.serve([listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        try:
+            yield "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        finally:
+            app.state.hub.close()
+            server.should_exit = True
+            await serving
+
+
+@pytest.fixture(scope="session")
+async def workers(settings: Settings) -> AsyncIterator[None]:
+    """Workers for all queues."""
+    async with running_workers(settings):
+        yield
+
+
+@pytest.fixture(scope="session")
+async def http(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the API, without a log-in."""
+    async with httpx.AsyncClient(base_url=base_url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def sign_up(http: httpx.AsyncClient) -> Callable[..., Awaitable[Client]]:
+    """Makes an account and gives a client that is logged in as it."""
+
+    async def make(username: str | None = None, **fields: Any) -> Client:
+        return await Client.sign_up(http, username, **fields)
+
+    return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet(settings: Settings) -> Iterator[None]:
+    from instafeed import telemetry
+
+    telemetry.set_up(settings, process="test")
+    yield

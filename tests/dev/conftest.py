@@ -1,0 +1,52 @@
+"""What the tests of `instafeed dev` need to know about processes."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def _parents() -> dict[int, int]:
+    """The parent of each process; without those that have ended and were not taken notice of."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if state != "Z":
+                found[int(entry.name)] = int(parent)
+    return found
+
+
+@pytest.fixture
+def processes() -> Callable[[int], set[int]]:
+    """Of a process id: all processes that descend from it."""
+
+    def descendants(root: int) -> set[int]:
+        parents = _parents()
+        found: set[int] = set()
+        generation = {root}
+        while generation:
+            generation = {pid for pid, parent in parents.items() if parent in generation}
+            found |= generation
+        return found
+
+    return descendants
+
+
+@pytest.fixture
+def gone() -> Callable[[set[int], float], bool]:
+    """Whether all of these processes are gone before so many seconds have passed."""
+
+    def wait(pids: set[int], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while pids & _parents().keys():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    return wait

@@ -1,0 +1,651 @@
+"""What becomes of a photo's pixels, and of everything else in its file. Here the decoder runs in the test's process."""
+
+import io
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import blurhash
+import pytest
+from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageStat, features
+
+from instafeed.imaging.refusals import Reason, Refused
+from instafeed.imaging.render import BOUNDS, Document, render_photo
+
+PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
+NAMES = [*map(str, BOUNDS), "150"]
+T = Image.Transpose
+# What a camera stores if it is held so that a picture comes out with this orientation.
+STORED = {
+    1: None,
+    2: T.FLIP_LEFT_RIGHT,
+    3: T.ROTATE_180,
+    4: T.FLIP_TOP_BOTTOM,
+    5: T.TRANSPOSE,
+    6: T.ROTATE_90,
+    7: T.TRANSVERSE,
+    8: T.ROTATE_270,
+}
+ORIENTATION = 0x0112
+MARKER = b"PLANTED"
+
+
+@dataclass
+class Output:
+    """A document, and the pictures that it tells of."""
+
+    document: Document
+    jpeg: dict[str, Image.Image]
+    webp: dict[str, Image.Image]
+    content: dict[str, bytes]
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        return {name: picture.size for name, picture in self.jpeg.items()}
+
+
+Renderer = Callable[..., Output]
+
+
+@pytest.fixture
+def render(tmp_path: Path) -> Renderer:
+    def render(content: bytes, max_pixels: int = 50_000_000) -> Output:
+        source, out = tmp_path / "source", Path(mkdtemp(dir=tmp_path))
+        source.write_bytes(content)
+        pillows_own = Image.MAX_IMAGE_PIXELS
+        try:
+            document = render_photo(str(source), str(out), max_pixels)
+        finally:
+            Image.MAX_IMAGE_PIXELS = pillows_own
+        pictures: dict[str, dict[str, Image.Image]] = {"jpg": {}, "webp": {}}
+        for file in document["files"]:
+            picture = pictures[file["file"].partition(".")[2]][file["name"]] = Image.open(out / file["file"])
+            picture.load()
+            assert picture.size == (file["width"], file["height"])
+        files = {path.name: path.read_bytes() for path in out.iterdir()}
+        assert set(files) == {file["file"] for file in document["files"]}
+        return Output(document, pictures["jpg"], pictures["webp"], files)
+
+    return render
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def scene(width: int = 300, height: int = 200) -> Image.Image:
+    """Different in every corner, smooth with some edges."""
+    down = Image.linear_gradient("L")
+    across = down.transpose(T.ROTATE_90)
+    picture = Image.merge(
+        "RGB", [across.resize((width, height)), down.resize((width, height)), down.resize((width, height))]
+    )
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, width // 4, height // 4), "red")
+    draw.ellipse((width // 2, height // 2, width - 1, height - 1), "blue")
+    return picture
+
+
+def psnr(one: Image.Image, other: Image.Image) -> float:
+    difference = ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB")))
+    square = sum(difference.sum2) / sum(difference.count)
+    return 10 * math.log10(255**2 / square) if square else math.inf
+
+
+def close(one: Any, other: Any, tolerance: int = 6) -> bool:
+    return all(abs(a - b) <= tolerance for a, b in zip(one, other, strict=True))
+
+
+def middle(picture: Image.Image) -> Any:
+    return picture.getpixel((picture.width // 2, picture.height // 2))
+
+
+# Upright
+
+
+def with_heif() -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_ends_upright(render: Renderer, kind: str, orientation: int) -> None:
+    if kind == "HEIF":
+        with_heif()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    upright = scene()
+    turn = STORED[orientation]
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    options = {"quality": 92} if kind in {"JPEG", "AVIF", "HEIF"} else {"lossless": True} if kind == "WEBP" else {}
+    output = render(
+        encoded(upright.transpose(turn) if turn is not None else upright, kind, exif=exif.tobytes(), **options)
+    )
+    assert (output.document["width"], output.document["height"]) == upright.size
+    for picture in (output.jpeg["1080"], output.webp["1080"]):
+        assert psnr(picture, upright) > 30
+    square = upright.crop((50, 0, 250, 200)).resize((150, 150), Image.Resampling.LANCZOS)
+    assert psnr(output.jpeg["150"], square) > 28
+
+
+@pytest.mark.parametrize("shape", ["Landscape", "Portrait"])
+def test_photos_of_every_orientation_look_alike(render: Renderer, shape: str) -> None:
+    paths = [PHOTOS / "orientation" / f"{shape}_{orientation}.jpg" for orientation in range(1, 9)]
+    if not all(path.exists() for path in paths):
+        pytest.skip("no photos here")
+    first, *others = [render(path.read_bytes()) for path in paths]
+    for other in others:
+        assert (other.document["width"], other.document["height"]) == (
+            first.document["width"],
+            first.document["height"],
+        )
+        for name in NAMES:
+            assert psnr(other.jpeg[name], first.jpeg[name]) > 28
+
+
+def test_exif_does_not_turn_what_a_heif_container_has_turned(render: Renderer) -> None:
+    with_heif()
+    exif = Image.Exif()
+    exif[ORIENTATION] = 1
+    content = encoded(scene(), "HEIF", exif=exif, quality=92)
+    entry = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x01"
+    little = b"\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00"
+    assert (entry in content) != (little in content)
+    content = content.replace(entry, entry[:-1] + b"\x06").replace(little, little[:-2] + b"\x06\x00")
+    assert psnr(render(content).jpeg["1080"], scene()) > 30
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_orientations_that_do_not_exist_are_ignored(render: Renderer, value: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = value
+    assert psnr(render(encoded(scene(), "PNG", exif=exif)).webp["1080"], scene()) > 30
+
+
+@pytest.mark.parametrize(
+    "exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", MARKER]
+)
+def test_broken_exif_does_not_matter(render: Renderer, exif: bytes) -> None:
+    assert psnr(render(encoded(scene(), "JPEG", quality=92, exif=exif)).jpeg["1080"], scene()) > 30
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((4000, 3000), [(1080, 810), (640, 480), (320, 240), (150, 150)]),
+        ((1500, 2000), [(810, 1080), (480, 640), (240, 320), (150, 150)]),
+        ((1080, 1080), [(1080, 1080), (640, 640), (320, 320), (150, 150)]),
+        ((900, 300), [(900, 300), (640, 213), (320, 107), (150, 150)]),
+        ((500, 400), [(500, 400), (500, 400), (320, 256), (150, 150)]),
+        ((200, 100), [(200, 100), (200, 100), (200, 100), (100, 100)]),
+        ((90, 90), [(90, 90)] * 4),
+        ((1, 3000), [(1, 1080), (1, 640), (1, 320), (1, 1)]),
+        ((3000, 1), [(1080, 1), (640, 1), (320, 1), (1, 1)]),
+        ((5000, 400), [(1080, 86), (640, 51), (320, 26), (150, 150)]),
+        ((1, 1), [(1, 1)] * 4),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_sizes(render: Renderer, kind: str, size: tuple[int, int], expected: list[tuple[int, int]]) -> None:
+    output = render(encoded(scene(40, 40).resize(size), kind))
+    assert (output.document["width"], output.document["height"]) == size
+    assert output.sizes() == dict(zip(NAMES, expected, strict=True))
+    assert output.webp.keys() == output.jpeg.keys()
+    assert len(output.content) == 2 * len(set(expected))
+
+
+def test_the_same_picture_is_encoded_once(render: Renderer) -> None:
+    files = {file["name"]: file["file"] for file in render(encoded(scene(300, 200), "PNG")).document["files"]}
+    assert files == {"1080": "1080.webp", "640": "1080.webp", "320": "1080.webp", "150": "150.webp"}
+
+
+def test_the_square_is_cut_from_the_centre(render: Renderer) -> None:
+    picture = Image.new("RGB", (900, 300), "red")
+    picture.paste("lime", (300, 0, 600, 300))
+    square = render(encoded(picture, "PNG")).webp["150"]
+    assert close(square.getpixel((3, 75)), (0, 255, 0), 30)
+    assert close(square.getpixel((146, 75)), (0, 255, 0), 30)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [(3000, 2000), (2160, 1440), (4500, 2000)])
+def test_renditions_are_as_good_as_lanczos(render: Renderer, kind: str, size: tuple[int, int]) -> None:
+    original = scene(*size)
+    output = render(encoded(original, kind, **({"quality": 95} if kind == "JPEG" else {})))
+    for name in ("1080", "640", "320"):
+        reference = original.resize(output.jpeg[name].size, Image.Resampling.LANCZOS)
+        assert psnr(output.jpeg[name], reference) > 32
+        assert psnr(output.webp[name], reference) > 32
+
+
+def test_encodings(render: Renderer) -> None:
+    output = render(encoded(scene(2000, 1000), "JPEG"))
+    for name in NAMES:
+        jpeg: Any = output.jpeg[name]
+        assert (jpeg.format, jpeg.mode) == ("JPEG", "RGB")
+        assert jpeg.info["progressive"]
+        assert [component[1:3] for component in jpeg.layer] == [(2, 2), (1, 1), (1, 1)]
+        assert output.webp[name].format == "WEBP"
+    for file in output.document["files"]:
+        assert len(output.content[file["file"]]) < 200_000
+
+
+@pytest.mark.parametrize(("size", "components"), [((600, 400), (4, 3)), ((400, 600), (3, 4)), ((1, 3000), (3, 4))])
+def test_blurhash(render: Renderer, size: tuple[int, int], components: tuple[int, int]) -> None:
+    original = scene(*size)
+    found = render(encoded(original, "PNG")).document["blurhash"]
+    assert blurhash.components(found) == components
+    if min(size) > 1:
+        blurred = blurhash.decode(found, 16, 16)
+        # Red at the top left, blue at the bottom right.
+        assert blurred[2][1][0] > blurred[2][1][2] + 50
+        assert blurred[12][12][2] > blurred[12][12][0] + 50
+
+
+# Colours and depths
+
+
+def png(width: int, height: int, depth: int, colour_type: int, row: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file of the kinds that Pillow does not write; every row the same."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, colour_type, 0, 0, 0])
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + b"".join(chunk(*extra) for extra in chunks)
+        + chunk(b"IDAT", zlib.compress((b"\0" + row) * height))
+        + chunk(b"IEND", b"")
+    )
+
+
+def plain(mode: str, colour: Any) -> Image.Image:
+    return Image.new(mode, (200, 100), colour)
+
+
+def palette(*colours: tuple[int, int, int]) -> Image.Image:
+    picture = plain("P", 0)
+    picture.putpalette([value for colour in colours for value in colour])
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(encoded(plain("1", 1), "PNG"), (255, 255, 255), id="bilevel"),
+        pytest.param(encoded(plain("L", 90), "PNG"), (90, 90, 90), id="grey"),
+        pytest.param(encoded(plain("L", 90), "JPEG"), (90, 90, 90), id="grey-jpeg"),
+        pytest.param(encoded(plain("L", 90), "GIF"), (90, 90, 90), id="grey-gif"),
+        pytest.param(encoded(plain("RGB", (200, 60, 20)), "PNG"), (200, 60, 20), id="rgb"),
+        pytest.param(encoded(palette((200, 60, 20), (0, 0, 0)), "PNG"), (200, 60, 20), id="palette"),
+        pytest.param(encoded(palette((200, 60, 20), (0, 0, 0)), "GIF"), (200, 60, 20), id="gif"),
+        pytest.param(encoded(plain("CMYK", (0, 255, 255, 0)), "JPEG", quality=95), (255, 0, 0), id="cmyk"),
+        pytest.param(encoded(plain("YCbCr", (128, 128, 128)), "JPEG"), (128, 128, 128), id="ycbcr"),
+        pytest.param(encoded(plain("LA", (90, 255)), "PNG"), (90, 90, 90), id="grey-opaque-alpha"),
+        pytest.param(encoded(plain("RGBA", (200, 60, 20, 255)), "PNG"), (200, 60, 20), id="rgb-opaque-alpha"),
+        pytest.param(encoded(plain("RGBA", (200, 60, 20, 255)), "WEBP", lossless=True), (200, 60, 20), id="webp"),
+        pytest.param(png(200, 100, 16, 0, b"\x5a\x80" * 200), (90, 90, 90), id="grey-16"),
+        pytest.param(png(200, 100, 16, 0, b"\xff\xff" * 200), (255, 255, 255), id="grey-16-white"),
+        pytest.param(png(200, 100, 16, 2, b"\xc8\x80\x3c\x80\x14\x80" * 200), (200, 60, 20), id="rgb-16"),
+        pytest.param(png(200, 100, 16, 4, b"\x5a\x80\xff\xff" * 200), (90, 90, 90), id="grey-alpha-16"),
+        pytest.param(png(200, 100, 16, 6, b"\xc8\x80\x3c\x80\x14\x80\xff\xff" * 200), (200, 60, 20), id="rgba-16"),
+        pytest.param(png(200, 100, 4, 0, b"\x66" * 100), (102, 102, 102), id="grey-4"),
+        pytest.param(
+            png(200, 100, 1, 3, b"\xff" * 25, (b"PLTE", b"\0\0\0\xc8\x3c\x14")), (200, 60, 20), id="palette-1"
+        ),
+    ],
+)
+def test_opaque_photos_of_every_kind(render: Renderer, content: bytes, expected: tuple[int, int, int]) -> None:
+    output = render(content)
+    assert not output.document["has_alpha"]
+    for name in NAMES:
+        assert output.jpeg[name].mode == output.webp[name].mode == "RGB"
+        assert close(middle(output.jpeg[name]), expected)
+        assert close(middle(output.webp[name]), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(encoded(plain("LA", (90, 128)), "PNG"), (90, 90, 90, 128), id="grey"),
+        pytest.param(encoded(plain("RGBA", (200, 60, 20, 128)), "PNG"), (200, 60, 20, 128), id="rgb"),
+        pytest.param(encoded(plain("RGBA", (200, 60, 20, 128)), "WEBP", lossless=True), (200, 60, 20, 128), id="webp"),
+        pytest.param(encoded(plain("RGB", (9, 9, 9)), "PNG", transparency=(9, 9, 9)), (0, 0, 0, 0), id="rgb-key"),
+        pytest.param(encoded(plain("L", 9), "PNG", transparency=9), (0, 0, 0, 0), id="grey-key"),
+        pytest.param(
+            encoded(palette((200, 60, 20)), "PNG", transparency=b"\x80"), (200, 60, 20, 128), id="palette-alphas"
+        ),
+        pytest.param(encoded(palette((1, 2, 3), (4, 5, 6)), "PNG", transparency=0), (0, 0, 0, 0), id="palette-key"),
+        pytest.param(encoded(palette((1, 2, 3), (4, 5, 6)), "GIF", transparency=0), (0, 0, 0, 0), id="gif"),
+        pytest.param(png(200, 100, 16, 6, b"\xc8\x80\x3c\x80\x14\x80\x80\x00" * 200), (200, 60, 20, 128), id="rgba-16"),
+        pytest.param(png(200, 100, 16, 4, b"\x5a\x80\x80\x00" * 200), (90, 90, 90, 128), id="grey-alpha-16"),
+    ],
+)
+def test_transparency_is_kept_in_webp_and_white_in_jpeg(
+    render: Renderer, content: bytes, expected: tuple[int, int, int, int]
+) -> None:
+    output = render(content)
+    assert output.document["has_alpha"]
+    *colour, alpha = expected
+    on_white = [255 + (value - 255) * alpha // 255 for value in colour]
+    for name in NAMES:
+        assert output.webp[name].mode == "RGBA"
+        assert close(middle(output.webp[name])[3:], [alpha], 1)
+        assert alpha == 0 or close(middle(output.webp[name])[:3], colour)
+        assert close(middle(output.jpeg[name]), on_white)
+
+
+def test_hidden_colours_do_not_bleed_into_visible_ones(render: Renderer) -> None:
+    picture = Image.new("RGBA", (2000, 2000), (255, 0, 0, 0))
+    picture.paste((0, 0, 255, 255), (0, 0, 1000, 2000))
+    output = render(encoded(picture, "PNG"))
+    for x in range(0, 320, 4):
+        red, _, blue = output.jpeg["320"].convert("RGB").getpixel((x, 160))  # type: ignore[misc]
+        assert red <= blue + 20
+
+
+def profile() -> bytes:
+    """An RGB profile whose red is sRGB's green, and the other way round."""
+    content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    table = 128 + 4 + 12 * int.from_bytes(content[128:132], "big")
+    tags = content[:table].replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+    return tags + content[table:]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_colours_are_converted_by_the_embedded_profile(render: Renderer, kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    output = render(encoded(plain("RGB", (255, 0, 0)), kind, icc_profile=profile(), **options))
+    for name in NAMES:
+        assert close(middle(output.jpeg[name]), (0, 255, 0), 12)
+        assert close(middle(output.webp[name]), (0, 255, 0), 12)
+
+
+def test_colours_are_converted_beside_alpha(render: Renderer) -> None:
+    output = render(encoded(plain("RGBA", (255, 0, 0, 128)), "PNG", icc_profile=profile()))
+    assert close(middle(output.webp["1080"]), (0, 255, 0, 128), 12)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"nonsense",
+        profile()[:200],
+        profile()[:-100],
+        bytes(3000),
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(),
+        profile().replace(b"RGB ", b"CMYK", 1),
+        profile().replace(b"RGB ", b"GRAY", 1),
+    ],
+    ids=["nonsense", "header", "cut", "zeros", "lab", "cmyk", "grey"],
+)
+def test_a_broken_profile_is_ignored(render: Renderer, broken: bytes) -> None:
+    output = render(encoded(plain("RGB", (200, 60, 20)), "PNG", icc_profile=broken))
+    assert close(middle(output.webp["1080"]), (200, 60, 20))
+
+
+def test_a_profile_for_other_colours_is_ignored(render: Renderer) -> None:
+    output = render(encoded(plain("CMYK", (0, 255, 255, 0)), "JPEG", quality=95, icc_profile=profile()))
+    assert close(middle(output.jpeg["1080"]), (255, 0, 0))
+
+
+# Several pictures in one file
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF", "MPO"])
+def test_the_first_picture_of_several_is_taken(render: Renderer, kind: str) -> None:
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    frames = [plain("RGB", colour) for colour in ("red", "lime", "blue")]
+    output = render(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert close(middle(output.webp["1080"]), (255, 0, 0), 10)
+
+
+def test_what_follows_the_photo_is_ignored(render: Renderer) -> None:
+    output = render(encoded(scene(), "JPEG", quality=92) + b"PK\3\4" + MARKER + encoded(scene(), "PNG"))
+    assert psnr(output.jpeg["1080"], scene()) > 30
+    assert not any(MARKER in content for content in output.content.values())
+
+
+# Nothing but pixels
+
+
+def exif_with_everything() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010E] = exif[0x0110] = exif[0x013B] = MARKER.decode()  # description, model, artist
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 12.0, 30.0), 29: MARKER.decode()})  # GPS
+    exif.get_ifd(0x8769).update({0x927C: MARKER * 100, 0x9286: b"ASCII\0\0\0" + MARKER})  # maker note, user comment
+    return exif
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>1</tiff:Orientation>' + MARKER + b"</x:xmpmeta>"
+
+
+def laden(kind: str) -> bytes:
+    """A photo with a marker wherever its format has room for one."""
+    named = profile().replace(b"sRGB", MARKER[:4])
+    match kind:
+        case "JPEG":
+            thumbnail = b"\xff\xec" + (2 + len(MARKER)).to_bytes(2, "big") + MARKER
+            content = encoded(
+                scene(),
+                "JPEG",
+                exif=exif_with_everything(),
+                xmp=XMP,
+                comment=MARKER,
+                icc_profile=named + MARKER,
+                extra=thumbnail + b"\xff\xed\0\x17Photoshop 3.0\0" + MARKER,
+            )
+        case "PNG":
+            from PIL.PngImagePlugin import PngInfo
+
+            info = PngInfo()
+            info.add_text("Comment", MARKER.decode())
+            info.add_text("Compressed", MARKER.decode(), zip=True)
+            info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+            content = encoded(
+                scene(), "PNG", pnginfo=info, exif=exif_with_everything(), icc_profile=named, dpi=(72, 72)
+            )
+        case "WEBP" | "AVIF" | "HEIF":
+            content = encoded(scene(), kind, exif=exif_with_everything(), xmp=XMP, icc_profile=named)
+        case _:
+            content = encoded(scene().convert("P"), "GIF", comment=MARKER)
+    return content + MARKER
+
+
+def jpeg_segments(content: bytes) -> set[int]:
+    at, found = 2, set()
+    while at < len(content) - 2:
+        assert content[at] == 0xFF
+        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
+        found.add(marker)
+        at += 2 + length
+        if marker == 0xDA:
+            while content[at] != 0xFF or content[at + 1] == 0 or 0xD0 <= content[at + 1] <= 0xD7:
+                at += 1
+            if content[at + 1] == 0xD9:
+                at += 2
+    assert at == len(content)
+    return found
+
+
+def webp_chunks(content: bytes) -> set[bytes]:
+    at, found = 12, set()
+    while at < len(content):
+        found.add(content[at : at + 4])
+        length = int.from_bytes(content[at + 4 : at + 8], "little")
+        at += 8 + length + length % 2
+    assert at == len(content) == int.from_bytes(content[4:8], "little") + 8
+    return found
+
+
+def assert_only_pixels(output: Output) -> None:
+    for name, content in output.content.items():
+        if name.endswith(".jpg"):
+            # JFIF's own header, tables, a progressive frame, scans.
+            assert jpeg_segments(content) <= {0xE0, 0xDB, 0xC2, 0xC4, 0xDA}
+            assert content[2:20] == b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+        else:
+            assert webp_chunks(content) <= {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF"])
+def test_nothing_that_came_with_the_pixels_leaves(render: Renderer, kind: str) -> None:
+    if kind == "HEIF":
+        with_heif()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    content = laden(kind)
+    assert MARKER in content[: -len(MARKER)]
+    output = render(content)
+    for written in output.content.values():
+        assert not any(word in written for word in (MARKER, b"Exif", b"xmp", b"ICC", b"acsp", b"Photoshop", b"http"))
+    assert_only_pixels(output)
+
+
+@pytest.mark.parametrize("folder", ["cameras", "heif"])
+def test_nothing_that_a_camera_wrote_leaves(render: Renderer, folder: str) -> None:
+    paths = sorted((PHOTOS / folder).glob("*"))
+    if not paths:
+        pytest.skip("no photos here")
+    if folder == "heif":
+        with_heif()
+    for path in paths:
+        output = render(path.read_bytes())
+        assert_only_pixels(output)
+        for written in output.content.values():
+            assert not any(word in written for word in (b"Exif", b"NIKON", b"Canon", b"Apple", b"Nokia", b"Jolla"))
+
+
+@pytest.mark.parametrize(("name", "size"), [("pug", (4032, 3024)), ("arrow", (3024, 4032)), ("zPug_3", (64, 64))])
+def test_heic_photos(render: Renderer, name: str, size: tuple[int, int]) -> None:
+    with_heif()
+    path = PHOTOS / "heif" / f"{name}.heic"
+    if not path.exists():
+        pytest.skip("no photos here")
+    output = render(path.read_bytes())
+    assert (output.document["width"], output.document["height"]) == size
+    reference = Image.open(path).convert("RGB").resize(output.jpeg["320"].size, Image.Resampling.LANCZOS)
+    assert psnr(output.jpeg["320"], reference) > 18  # not equal: its colours are converted
+
+
+# Refused
+
+
+def refusal(render: Renderer, content: bytes, max_pixels: int = 50_000_000) -> Reason:
+    with pytest.raises(Refused) as caught:
+        render(content, max_pixels)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 1000,
+        b"a photo, believe me",
+        b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        encoded(plain("RGB", "red"), "BMP"),
+        encoded(plain("RGB", "red"), "TIFF"),
+        encoded(plain("RGB", "red"), "ICO"),
+    ],
+    ids=["empty", "zeros", "text", "svg", "eps", "bmp", "tiff", "ico"],
+)
+def test_what_is_no_photo(render: Renderer, content: bytes) -> None:
+    assert refusal(render, content) is Reason.UNSUPPORTED
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF"])
+@pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
+def test_cut_short(render: Renderer, kind: str, part: float) -> None:
+    if kind == "HEIF":
+        with_heif()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    content = encoded(scene(), kind)
+    assert refusal(render, content[: max(64, int(len(content) * part))]) is Reason.DAMAGED
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF"])
+@pytest.mark.parametrize("said", ["JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF"])
+def test_a_lie_about_its_kind(render: Renderer, said: str, kind: str) -> None:
+    heads = {
+        "JPEG": b"\xff\xd8\xff\xe0",
+        "PNG": b"\x89PNG\r\n\x1a\n",
+        "WEBP": b"RIFF\0\0\0\0WEBPVP8 ",
+        "GIF": b"GIF89a",
+        "HEIF": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "AVIF": b"\0\0\0\x18ftypavif\0\0\0\0mif1avif",
+    }
+    with_heif()
+    if "AVIF" in {kind, said} and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    content = encoded(scene(60, 40), kind)
+    if said == kind:
+        content = content[40:]
+    # What stands where a GIF has its size may make a large one.
+    assert refusal(render, heads[said] + content) in {Reason.DAMAGED, Reason.TOO_MANY_PIXELS}
+
+
+def bomb(kind: str) -> bytes:
+    """A small file that announces a picture of gigapixels (WebP: as many as it can)."""
+    side = 60_000
+    match kind:
+        case "PNG":
+            return png(side, side, 8, 6, bytes(4))
+        case "GIF":
+            return encoded(plain("P", 0), "GIF").replace(
+                (200).to_bytes(2, "little") + (100).to_bytes(2, "little"), b"\xff\xff\xff\xff"
+            )
+        case "JPEG":
+            return encoded(plain("RGB", 0), "JPEG").replace(b"\x08\0\x64\0\xc8", b"\x08\xff\xff\xff\xff")
+        case "WEBP":
+            inner = encoded(plain("RGB", 0), "WEBP")[12:]
+            body = b"WEBPVP8X\x0a\0\0\0" + bytes(4) + (16_382).to_bytes(3, "little") * 2 + inner
+            return b"RIFF" + len(body).to_bytes(4, "little") + body
+        case _:
+            content = encoded(plain("RGB", 0), kind)
+            size = b"ispe\0\0\0\0"
+            return content.replace(size + b"\0\0\0\xc8\0\0\0\x64", size + side.to_bytes(4, "big") * 2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "JPEG", "WEBP"])
+def test_enormous_in_pixels_though_small_in_bytes(render: Renderer, kind: str) -> None:
+    content = bomb(kind)
+    assert len(content) < 1_000_000
+    assert refusal(render, content, 100_000_000) is Reason.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_enormous_by_its_container_only(render: Renderer, kind: str) -> None:
+    if kind == "HEIF":
+        with_heif()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    assert refusal(render, bomb(kind)) in {Reason.TOO_MANY_PIXELS, Reason.DAMAGED}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_the_limit_is_the_last_size_that_passes(render: Renderer, kind: str) -> None:
+    content = encoded(plain("RGB", "red"), kind)
+    assert refusal(render, content, 200 * 100 - 1) is Reason.TOO_MANY_PIXELS
+    assert render(content, 200 * 100).document["width"] == 200
+
+
+def test_a_frame_that_outgrows_its_file(render: Renderer) -> None:
+    content = bytearray(encoded(plain("P", 0), "GIF"))
+    at = content.index(b"\x2c\0\0\0\0")  # the first frame's place and size
+    content[at + 5 : at + 9] = b"\xff\xff\xff\xff"
+    assert refusal(render, bytes(content), 1_000_000) is Reason.TOO_MANY_PIXELS
