@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -162,7 +162,7 @@ async def running_api(settings: Settings) -> AsyncIterator[str]:
         while not server.started:
             await asyncio.sleep(0.01)
         try:
-            yield "http://127.0.0.1:{}".format(listener.getsockname()[1])
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             app.state.hub.close()
             server.should_exit = True
@@ -194,8 +194,7 @@ def sign_up(http: httpx.AsyncClient) -> Callable[..., Awaitable[Client]]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quiet(settings: Settings) -> Iterator[None]:
+def _quiet(settings: Settings) -> None:
     from instafeed import telemetry
 
     telemetry.set_up(settings, process="test")
-    yield

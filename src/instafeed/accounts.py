@@ -1,5 +1,6 @@
 """Signing up, and who is who."""
 
+import contextlib
 import re
 import unicodedata
 
@@ -15,13 +16,17 @@ from instafeed.storage.database import Connection
 USERNAME = re.compile(r"(?!.*[._]{2})[a-z0-9][a-z0-9._]{0,28}[a-z0-9]|[a-z0-9]")
 
 # Names that would pass for us, for a part of the site, or for nobody.
-_RESERVED = frozenset(
-    "about account accounts activity admin administrator anonymous api app apps auth billing blog contact docs everyone"
-    " explore feed guest help here home info instafeed legal login logout mail me media mod moderator mods news nobody"
-    " null oauth official owner photo photos post posts press privacy problems register root security session sessions"
-    " settings signup staff status support sysadmin system tag tags team terms undefined user username users v1 webmaster"
-    " www you".split()
-)
+# fmt: off
+_RESERVED = frozenset({
+    "about", "account", "accounts", "activity", "admin", "administrator", "anonymous", "api", "app", "apps", "auth",
+    "billing", "blog", "contact", "docs", "everyone", "explore", "feed", "guest", "help", "here", "home", "info",
+    "instafeed", "legal", "login", "logout", "mail", "me", "media", "mod", "moderator", "mods", "news", "nobody",
+    "null", "oauth", "official", "owner", "photo", "photos", "post", "posts", "press", "privacy", "problems",
+    "register", "root", "security", "session", "sessions", "settings", "signup", "staff", "status", "support",
+    "sysadmin", "system", "tag", "tags", "team", "terms", "undefined", "user", "username", "users", "v1",
+    "webmaster", "www", "you",
+})
+# fmt: on
 
 
 def normalize_username(name: str) -> str:
@@ -78,10 +83,8 @@ async def sign_up(
     token, account, session = await res.db.transact(body)
     if account is None or session is None:
         raise Invalid("The account could not be made.")
-    try:
+    with contextlib.suppress(RedisAway):  # the first read of the feed makes it then
         await res.timelines.open(account_id)
-    except RedisAway:
-        pass  # the first read of the feed makes it
     return LogIn(account, session, token)
 
 

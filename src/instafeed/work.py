@@ -47,7 +47,7 @@ async def perform(
         telemetry.JOBS.labels(kind, "handed_back").inc()
         await asyncio.shield(_hand_back(res, entry_id))
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the entry must not be lost
+    except Exception as error:
         await _fail(res, entry, error)
     else:
         telemetry.JOBS.labels(kind, "done").inc()

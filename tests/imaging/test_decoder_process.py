@@ -2,15 +2,13 @@
 
 import asyncio
 import io
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,15 @@ from instafeed.imaging.process import DecoderFailed, Limits, Reason, Refused, Re
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
 LIMITS = Limits()
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@pytest.fixture(autouse=True)
+def no_child_left() -> Iterator[None]:
+    before = children()
+    yield
+    assert children() <= before
 
 
 @pytest.fixture
@@ -31,34 +37,57 @@ def out(tmp_path: Path) -> Path:
     return directory
 
 
-def photo(path: Path, kind: str = "JPEG", size: tuple[int, int] = (64, 48)) -> Path:
-    Image.linear_gradient("L").convert("RGB").resize(size).save(path, kind)
-    return path
-
-
-def slow_photo(path: Path) -> Path:
-    """A small progressive JPEG that keeps a decoder busy for ten seconds: its last scan is repeated, which is allowed."""
-    buffer = io.BytesIO()
-    Image.new("L", (4000, 4000), 77).save(buffer, "JPEG", progressive=True)
-    content = buffer.getvalue()
-    scan = content[content.rindex(b"\xff\xda") : -2]
-    path.write_bytes(content[:-2] + scan * 1000 + b"\xff\xd9")
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny"
+    Image.linear_gradient("L").convert("RGB").resize((64, 48)).save(path, "JPEG")
     return path
 
 
 @pytest.fixture
-def endless(tmp_path: Path) -> Path:
-    """A file that never begins: reading it waits for a writer."""
-    path = tmp_path / "endless"
-    os.mkfifo(path)
+def slow(tmp_path: Path) -> Path:
+    """A small progressive JPEG whose last scan comes a thousand times over: legal, and busy for many seconds."""
+    buffer = io.BytesIO()
+    Image.new("L", (4000, 4000), 77).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    path = tmp_path / "slow"
+    path.write_bytes(content[:-2] + scan * 1000 + b"\xff\xd9")
     return path
 
 
+class Endless:
+    """A file whose reader waits for ever: a decoder can be looked at, and ended."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        self._writer: int | None = None
+
+    async def opened(self) -> None:
+        """Returns when a decoder reads it."""
+        async with asyncio.timeout(20):
+            while self._writer is None:
+                try:
+                    self._writer = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+                except OSError:  # no reader yet
+                    await asyncio.sleep(0.005)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            os.close(self._writer)
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[Endless]:
+    file = Endless(tmp_path / "endless")
+    yield file
+    file.close()
+
+
 def children(pid: int | str = "self") -> set[int]:
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found.update(map(int, (task / "children").read_text().split()))
-    return found
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
 
 
 def alive(pid: int) -> bool:
@@ -69,27 +98,262 @@ def alive(pid: int) -> bool:
         return False
 
 
-@contextmanager
-def no_child_left() -> Iterator[None]:
+async def hanging(endless: Endless, out: Path) -> tuple[asyncio.Task[Rendered], int]:
+    """A decoder that waits, and its pid."""
     before = children()
-    yield
+    task = asyncio.create_task(render(endless.path, out, limits=LIMITS))
+    await endless.opened()
+    (pid,) = children() - before
+    return task, pid
+
+
+async def refused(source: Path, out: Path, limits: Limits = LIMITS) -> Reason:
+    with pytest.raises(Refused) as caught:
+        await render(source, out, limits=limits)
+    return caught.value.reason
+
+
+# What it hands back
+
+
+async def test_files(tmp_path: Path, out: Path) -> None:
+    source = tmp_path / "photo"
+    Image.linear_gradient("L").convert("RGB").resize((900, 1200)).save(source, "JPEG")
+    rendered = await render(source, out, limits=LIMITS)
+    assert (rendered.width, rendered.height, rendered.has_alpha) == (900, 1200, False)
+    assert 6 <= len(rendered.blurhash) <= 32
+    found = [(file.name, file.width, file.height, file.content_type) for file in rendered.files]
+    assert found == [
+        (name, width, height, f"image/{kind}")
+        for name, width, height in (("1080", 810, 1080), ("640", 480, 640), ("320", 240, 320), ("150", 150, 150))
+        for kind in ("jpeg", "webp")
+    ]
+    assert {file.path for file in rendered.files} == set(out.iterdir())
+    for file in rendered.files:
+        assert file.bytes == file.path.stat().st_size > 0
+        with Image.open(file.path) as picture:
+            assert (picture.size, Image.MIME[str(picture.format)]) == ((file.width, file.height), file.content_type)
+
+
+async def test_small_photos_share_files(tiny: Path, out: Path) -> None:
+    rendered = await render(tiny, out, limits=LIMITS)
+    paths = {(file.name, file.content_type): file.path for file in rendered.files}
+    assert len(paths) == 8
+    assert paths["1080", "image/webp"] == paths["640", "image/webp"] == paths["320", "image/webp"]
+    assert paths["1080", "image/webp"] != paths["150", "image/webp"]
+    assert set(paths.values()) == set(out.iterdir())
+
+
+@pytest.mark.parametrize("path", sorted((PHOTOS / "odd").glob("*")), ids=lambda path: path.name)
+async def test_odd_photos_are_rendered_or_refused(path: Path, out: Path) -> None:
+    try:
+        rendered = await render(path, out, limits=LIMITS)
+    except Refused:
+        return
+    assert len(rendered.files) == 8
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
+async def test_whatever_is_done_to_a_file(kind: str, tmp_path: Path, out: Path) -> None:
+    chance = random.Random(kind)
+    source = tmp_path / "source"
+    buffer = io.BytesIO()
+    Image.effect_noise((90, 60), 60).convert("RGB").save(buffer, kind)
+    for _ in range(4):
+        content = bytearray(buffer.getvalue())
+        for _ in range(chance.randint(1, 20)):
+            content[chance.randrange(len(content) // chance.choice((1, 10)))] = chance.randrange(256)
+        source.write_bytes(content)
+        try:
+            await render(source, out, limits=LIMITS)
+        except Refused as refusal:
+            assert refusal.reason in {Reason.DAMAGED, Reason.UNSUPPORTED, Reason.TOO_MANY_PIXELS}  # noqa: PT017
+
+
+def test_reasons_can_be_shown() -> None:
+    for reason in Reason:
+        assert str(Refused(reason)) == reason.sentence
+        assert reason.sentence.startswith("The ")
+        assert reason.sentence.endswith(".")
+
+
+# What ends it
+
+
+async def test_no_photo(tmp_path: Path, out: Path) -> None:
+    source = tmp_path / "photo.jpg"
+    source.write_text("not really")
+    assert await refused(source, out) is Reason.UNSUPPORTED
+
+
+async def test_too_many_pixels(tiny: Path, out: Path) -> None:
+    assert await refused(tiny, out, Limits(max_pixels=64 * 48 - 1)) is Reason.TOO_MANY_PIXELS
+    assert (await render(tiny, out, limits=Limits(max_pixels=64 * 48))).width == 64
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+async def test_too_much_memory(kind: str, tmp_path: Path, out: Path) -> None:
+    source = tmp_path / "large"
+    # For JPEG a form that cannot be shrunk while it is decoded, being so flat.
+    Image.new("RGB", (160_000, 149) if kind == "JPEG" else (5000, 5000), "teal").resize(
+        (60_000, 400) if kind == "JPEG" else (5000, 5000)
+    ).save(source, kind)
+    assert await refused(source, out, Limits(memory_bytes=64 << 20)) is Reason.TOO_MUCH_MEMORY
+
+
+async def test_too_much_processor_time(slow: Path, out: Path) -> None:
+    start = time.monotonic()
+    assert await refused(slow, out, Limits(cpu_seconds=1)) is Reason.TOOK_TOO_LONG
+    assert time.monotonic() - start < 10
+
+
+async def test_too_long(slow: Path, out: Path) -> None:
+    start = time.monotonic()
+    assert await refused(slow, out, Limits(wall_seconds=0.4)) is Reason.TOOK_TOO_LONG
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+async def test_a_crash(how: signal.Signals, endless: Endless, out: Path) -> None:
+    task, pid = await hanging(endless, out)
+    os.kill(pid, how)
+    with pytest.raises(Refused) as caught:
+        await task
+    assert caught.value.reason is Reason.DECODER_CRASHED
+
+
+# What is not the photo's fault
+
+
+@pytest.mark.parametrize("missing", ["source", "out"])
+async def test_a_missing_file_is_our_fault(missing: str, tiny: Path, out: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "secret" / "place"
+    with pytest.raises(DecoderFailed, match="No such file or directory") as caught:
+        await (render(nowhere, out, limits=LIMITS) if missing == "source" else render(tiny, nowhere, limits=LIMITS))
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_full_disk_is_our_fault(tiny: Path, out: Path) -> None:
+    (out / "1080.jpg").symlink_to("/dev/full")
+    with pytest.raises(DecoderFailed, match="No space left on device"):
+        await render(tiny, out, limits=LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("raise SystemExit('no decoder')", "no decoder"),
+        ("import nothing_of_this_name", "No module named"),
+        ("print('nonsense')", "does not say"),
+        ("print('[]')", "does not say"),
+        ("pass", "does not say"),
+    ],
+)
+async def test_a_broken_installation_is_our_fault(
+    code: str, cause: str, tiny: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_START", code)
+    with pytest.raises(DecoderFailed, match=cause):
+        await render(tiny, out, limits=LIMITS)
+
+
+async def test_what_decoders_print_is_dropped(tiny: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = "import os; os.write(1, b'warning\\n' * 100_000); os.write(2, b'warning\\n' * 100_000); "
+    monkeypatch.setattr(process, "_START", noise + process._START)
+    assert (await render(tiny, out, limits=LIMITS)).width == 64
+
+
+# That nothing stays, and nothing goes along
+
+
+async def test_it_is_bounded_and_knows_nothing(endless: Endless, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTAFEED_SECRET_KEY", "hush")
+    task, pid = await hanging(endless, out)
+    proc = Path(f"/proc/{pid}")
+    rows = [line.rsplit(maxsplit=3) for line in (proc / "limits").read_text().splitlines()[1:]]
+    limits = {name.strip(): (soft, hard) for name, soft, hard, _ in rows}
+    assert limits["Max address space"] == (str(LIMITS.memory_bytes),) * 2
+    assert limits["Max cpu time"] == (str(LIMITS.cpu_seconds), str(LIMITS.cpu_seconds + 1))
+    assert limits["Max core file size"] == ("0", "0")
+    assert limits["Max open files"] == ("64", "64")
+    assert limits["Max file size"] == (str(16 << 20),) * 2
+    assert b"hush" not in (proc / "environ").read_bytes()
+    assert os.getsid(pid) == os.getpgid(pid) == pid
+    assert (proc / "fd" / "0").readlink() == Path("/dev/null")
+    assert len(list((proc / "fd").iterdir())) == 4  # the three, and the photo
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_cancelled(endless: Endless, out: Path) -> None:
+    task, pid = await hanging(endless, out)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_cancelled_at_any_moment(tiny: Path, out: Path) -> None:
+    before = children()
+    for delay in range(0, 160, 8):
+        task = asyncio.create_task(render(tiny, out, limits=LIMITS))
+        await asyncio.sleep(delay / 1000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
     assert children() <= before
 
 
-async def started(task: asyncio.Task[Rendered]) -> int:
-    """The pid of the task's decoder, when it has bounded itself and waits for its photo."""
-    before = children()
-    while not (new := children() - before):
-        assert not task.done()
-        await asyncio.sleep(0.005)
-    (pid,) = new
-    while not any(Path(link).name == "endless" for link in open_or_opening(pid)):
-        assert not task.done()
-        await asyncio.sleep(0.005)
-    return pid
+async def test_cancelled_twice(endless: Endless, out: Path) -> None:
+    task, pid = await hanging(endless, out)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await gone(pid)
 
 
-def open_or_opening(pid: int) -> list[str]:
-    """What a decoder blocks on; an open that waits shows in no list but this one."""
-    waits = Path(f"/proc/{pid}/wchan").read_text()
-    return ["endless"] if "fifo" in waits else []
+async def gone(pid: int) -> None:
+    async with asyncio.timeout(5):
+        while alive(pid):
+            await asyncio.sleep(0.01)
+
+
+async def test_many_at_once(tiny: Path, tmp_path: Path) -> None:
+    def directory(number: int) -> Path:
+        path = tmp_path / str(number)
+        path.mkdir()
+        return path
+
+    rendered = await asyncio.gather(*(render(tiny, directory(number), limits=LIMITS) for number in range(6)))
+    assert len({one.blurhash for one in rendered}) == 1
+
+
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+from instafeed.imaging.process import Limits, render
+asyncio.run(render(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits()))
+"""
+
+
+async def test_a_killed_worker_leaves_no_decoder(endless: Endless, out: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WORKER, endless.path, out]) as worker:  # noqa: ASYNC220 -- at once
+        await endless.opened()
+        (pid,) = children(worker.pid)
+        assert alive(pid)
+        worker.kill()
+        await gone(pid)
+
+
+@pytest.mark.parametrize("run", ["asyncio", "uvloop"])
+def test_event_loops(run: str, tiny: Path, out: Path) -> None:
+    loop: Callable[[], asyncio.AbstractEventLoop] = (
+        asyncio.new_event_loop if run == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+    )
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(render(tiny, out, limits=LIMITS)).width == 64
+        tiny.write_bytes(b"\xff\xd8\xff broken")
+        assert runner.run(refused(tiny, out)) is Reason.DAMAGED
+        assert runner.run(refused(tiny, out, Limits(wall_seconds=0.01))) is Reason.TOOK_TOO_LONG

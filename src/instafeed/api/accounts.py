@@ -9,13 +9,14 @@ from instafeed.api import limits, present, schemas
 from instafeed.api.dependencies import Page, Reader, Res
 from instafeed.api.once import OnceOnly
 from instafeed.api.strict_json import JsonRoute
+from instafeed.sessions import LogIn
 
 router = APIRouter(tags=["accounts"], route_class=JsonRoute)
 
 AccountId = Annotated[schemas.IdIn, Path(description="The account's id.")]
 
 
-def present_log_in(log_in: accounts.LogIn) -> schemas.LogIn:
+def present_log_in(log_in: LogIn) -> schemas.LogIn:
     """A fresh log-in, token included."""
     return schemas.LogIn(
         account=present.account(log_in.account, None),

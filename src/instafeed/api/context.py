@@ -55,7 +55,7 @@ class RequestContext:
                     await self._app(scope, receive, send_on)
                 else:
                     await foreign_host(Request(scope))(scope, receive, send_on)
-            except Exception as error:  # noqa: BLE001 - the last resort
+            except Exception as error:
                 sentry_sdk.capture_exception(error)
                 _log.error("request failed", path=scope["path"], exc_info=error)
                 if not status:

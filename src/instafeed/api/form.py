@@ -1,7 +1,7 @@
 """The form of `POST /v1/posts/form`, parsed as it comes: its photo is passed on and never kept."""
 
 from collections.abc import AsyncIterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,11 +12,14 @@ from instafeed.api.media import sent_bytes
 from instafeed.api.text import AltText, Caption
 from instafeed.errors import FieldError, Invalid, MalformedBody
 
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
 _TEXT_BYTES = 16 * 1024
 _HEADER_BYTES = 4096
 _TEXTS = ("caption", "alt_text")
 
-_Piece = tuple[Literal["part"], str] | tuple[Literal["data"], bytes] | tuple[Literal["end"], None]
+_Piece = tuple[Literal["part", "data", "end"], bytes]
 
 
 class Fields(BaseModel):
@@ -79,13 +82,13 @@ class PhotoForm:
         name = ""
         async for kind, value in self._pieces:
             if kind == "part":
-                if value == "photo":
+                name = value.decode("utf-8", "replace")
+                if name == "photo":
                     return True
-                if value not in _TEXTS:
-                    raise _invalid(str(value)[:100], "Is not a field of this form.")
-                if value in self._texts:
-                    raise _invalid(str(value), "Is there twice.")
-                name = str(value)
+                if name not in _TEXTS:
+                    raise _invalid(name[:100], "Is not a field of this form.")
+                if name in self._texts:
+                    raise _invalid(name, "Is there twice.")
                 self._texts[name] = b""
             elif kind == "data":
                 self._texts[name] += value
@@ -121,7 +124,7 @@ class _Events:
         self._headers: dict[bytes, bytes] = {}
         self.ended = False
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._on_part_begin,
             "on_header_field": self._on_header_field,
@@ -157,13 +160,13 @@ class _Events:
 
     def _on_headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
-        self._pieces.append(("part", options.get(b"name", b"").decode("utf-8", "replace")))
+        self._pieces.append(("part", options.get(b"name", b"")))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._pieces.append(("data", data[start:end]))
 
     def _on_part_end(self) -> None:
-        self._pieces.append(("end", None))
+        self._pieces.append(("end", b""))
 
     def _on_end(self) -> None:
         self.ended = True

@@ -19,7 +19,6 @@ from instafeed.resources import Resources
 from instafeed.storage import idempotency
 from instafeed.storage.idempotency import Owner
 
-
 _KEPT_HEADERS = ("content-type", "location")
 
 

@@ -67,7 +67,7 @@ class Rendered:
     """Each name once as JPEG and once as WebP, in the order 1080, 640, 320, 150."""
 
 
-class DecoderFailed(Exception):  # noqa: N818 -- named like its siblings in errors.py
+class DecoderFailed(Exception):
     """The photo is not to blame (disk full, file gone, decoder missing); another try may succeed.
 
     The message is for a log, and names no path.

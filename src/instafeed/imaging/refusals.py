@@ -29,7 +29,7 @@ _SENTENCES = {
 }
 
 
-class Refused(Exception):  # noqa: N818 -- an outcome in the domain's words, like those in errors.py
+class Refused(Exception):
     """The photo cannot be used. `reason` says why."""
 
     def __init__(self, reason: Reason) -> None:

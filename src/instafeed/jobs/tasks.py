@@ -1,6 +1,6 @@
 """The jobs: each takes the id of an outbox entry and hands it to the verb that does the work."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
 from instafeed import feeds, media, notifications, posts, sweep
@@ -22,7 +22,7 @@ def resources(ctx: dict[Any, Any]) -> Resources:
     return cast("Resources", ctx["resources"])
 
 
-def job(kind: Kind) -> Callable[[dict[Any, Any], int], Awaitable[None]]:
+def job(kind: Kind) -> Callable[[dict[Any, Any], int], Coroutine[Any, Any, None]]:
     """The job of a kind of work."""
 
     async def run(ctx: dict[Any, Any], entry_id: int) -> None:

@@ -35,27 +35,21 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
     Jobs are doorbells: their outcome is in the outbox, so arq keeps no results, and tries none again but those that a
     stopping worker gives back.
     """
-
-    class Options:  # arq (and Sentry's hook in it) reads a class
-        functions = [
-            func(tasks.job(kind), name=kind.value, timeout=_JOB_SECONDS, keep_result=0, max_tries=3)
-            for kind in queue.kinds_of(queue_name)
-        ]
-        cron_jobs = (
-            [
-                cron(tasks.ring_late, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
-                cron(tasks.clear, minute=_CLEAR_MINUTES, second=30, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
-            ]
-            if queue_name == "default"
-            else None
-        )
-        redis_pool = queue.connect(res.settings.queue_url, seconds=5)
-        job_serializer = staticmethod(queue.serialize)
-        job_deserializer = staticmethod(queue.deserialize)
-        ctx = {"resources": res}
-
+    functions = [
+        func(tasks.job(kind), name=kind.value, timeout=_JOB_SECONDS, keep_result=0, max_tries=3)
+        for kind in queue.kinds_of(queue_name)
+    ]
+    schedule = [
+        cron(tasks.ring_late, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
+        cron(tasks.clear, minute=_CLEAR_MINUTES, second=30, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
+    ]
+    # Through create_worker, where Sentry listens for errors of jobs.
     return create_worker(
-        Options,
+        {"functions": functions, "cron_jobs": schedule if queue_name == "default" else None},
+        redis_pool=queue.connect(res.settings.queue_url, seconds=5),
+        job_serializer=queue.serialize,
+        job_deserializer=queue.deserialize,
+        ctx={"resources": res},
         queue_name=queue.queue_name(queue_name),
         poll_delay=_POLL_SECONDS,
         max_jobs=_AT_ONCE.get(queue_name, _AT_ONCE_DEFAULT),

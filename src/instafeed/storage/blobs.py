@@ -1,6 +1,7 @@
 """S3: the photos' bytes. Uploads stream through; nothing is ever held but a part of an upload without a length."""
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import time
@@ -134,10 +135,8 @@ class Blobs:
             raise
 
     async def _abort(self, name: dict[str, str], upload_id: str) -> None:
-        try:
+        with contextlib.suppress(*_FAILURES):  # the bucket's lifecycle rule aborts what is a day old
             await self._s3.abort_multipart_upload(**name, UploadId=upload_id)
-        except _FAILURES:
-            pass  # the bucket's lifecycle rule aborts what is a day old
 
     async def _put_parts(self, key: str, upload_id: str, body: AsyncIterator[bytes]) -> list[str]:
         etags: list[str] = []
@@ -175,7 +174,7 @@ class Blobs:
     async def put_file(self, key: str, path: Path, *, content_type: str) -> None:
         """Store a file."""
         size = path.stat().st_size
-        with path.open("rb") as file:  # noqa: ASYNC230 - aiohttp reads it in a thread
+        with path.open("rb") as file:
             url = self._inside.url("PUT", self._prefix + key, at=time.time(), seconds=_SIGNED_SECONDS)
             await self._put(url, file, size, content_type)
 
@@ -188,7 +187,7 @@ class Blobs:
                     return False
                 if answer.status != 200:
                     raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
-                with path.open("wb") as file:  # noqa: ASYNC230 - the page cache takes it
+                with path.open("wb") as file:
                     async for chunk in answer.content.iter_chunked(1 << 18):
                         file.write(chunk)
                 return True

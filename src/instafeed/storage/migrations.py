@@ -59,10 +59,11 @@ def load(source: Path | None = None) -> list[Migration]:
     Raises:
         MigrationError: a number is missing or there twice.
     """
-    found = []
-    for path in sorted((source or folder()).glob("*.sql")):
-        if match := _NAME.match(path.name):
-            found.append(Migration(int(match[1]), path.stem, path.read_text(encoding="utf-8")))
+    found = [
+        Migration(int(match[1]), path.stem, path.read_text(encoding="utf-8"))
+        for path in sorted((source or folder()).glob("*.sql"))
+        if (match := _NAME.match(path.name))
+    ]
     if [migration.version for migration in found] != list(range(1, len(found) + 1)):
         raise MigrationError(f"migrations must be numbered 0001, 0002, ... without gap: {[m.name for m in found]}")
     return found
@@ -87,7 +88,10 @@ async def count_applied(connection: Connection) -> int:
 async def _applied(connection: Connection) -> dict[int, str]:
     if not await connection.fetchval("select to_regclass('migrations') is not null"):
         return {}
-    return dict(await connection.fetch("select version, checksum from migrations order by version"))
+    return {
+        record["version"]: record["checksum"]
+        for record in await connection.fetch("select version, checksum from migrations")
+    }
 
 
 def _pending(known: list[Migration], applied: dict[int, str]) -> list[Migration]:

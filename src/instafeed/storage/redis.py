@@ -32,7 +32,7 @@ def pool(url: str, *, seconds: float = _SECONDS) -> BlockingConnectionPool:
         socket_timeout=seconds,
         socket_connect_timeout=seconds,
         # Once more on a connection that turns out to be dead: Redis may have been restarted since the last call.
-        retry=Retry(NoBackoff(), 1),  # type: ignore[no-untyped-call]
+        retry=Retry(NoBackoff(), 1),
         retry_on_error=[RedisConnectionError],
     )
 
