@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from arq import cron, func
 from arq.worker import Worker, create_worker
@@ -15,6 +16,9 @@ from instafeed.jobs import tasks
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import queue
+
+if TYPE_CHECKING:
+    from arq.typing import WorkerCoroutine
 
 _POLL_SECONDS = 0.015
 _JOB_SECONDS = 60
@@ -36,7 +40,9 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
     stopping worker gives back.
     """
     functions = [
-        func(tasks.job(kind), name=kind.value, timeout=_JOB_SECONDS, keep_result=0, max_tries=3)
+        func(
+            cast("WorkerCoroutine", tasks.job(kind)), name=kind.value, timeout=_JOB_SECONDS, keep_result=0, max_tries=3
+        )
         for kind in queue.kinds_of(queue_name)
     ]
     schedule = [

@@ -9,7 +9,10 @@ from instafeed.ids import shard_of
 from instafeed.models import Media, MediaStatus, PhotoOfPost, Rendition
 from instafeed.storage.database import Connection
 
-_COLUMNS = "id, account_id, status, failure, object_key, content_type, size, sha256, width, height, blurhash, renditions, post_id, alt_text"
+_COLUMNS = (
+    "id, account_id, status, failure, object_key, content_type, size, sha256, width, height, blurhash, renditions,"
+    " post_id, alt_text"
+)
 
 
 def _from_record(record: Record) -> Media:

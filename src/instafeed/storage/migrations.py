@@ -137,7 +137,7 @@ async def migrate(
         # Polled, not waited for: a session that waits in pg_advisory_lock holds a snapshot, and
         # CREATE INDEX CONCURRENTLY in the session that has the lock would wait for that snapshot for ever.
         async with asyncio.timeout(_LOCK_SECONDS):
-            while not await connection.fetchval("select pg_try_advisory_lock($1)", _LOCK):
+            while not await connection.fetchval("select pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_SECONDS)
         await connection.execute(
             "create table if not exists migrations (version integer primary key, name text not null, checksum text not null,"

@@ -155,7 +155,8 @@ async def ring_late(connection: Connection, *, limit: int) -> list[tuple[Kind, i
 async def counts(connection: Connection) -> tuple[int, int, datetime | None]:
     """(late entries, dead entries, when the oldest late one was due), of all shards."""
     record = await connection.fetchrow(
-        "select count(*) filter (where dead_at is null and due_at < now()) as late, count(*) filter (where dead_at is not null) as dead,"
+        "select count(*) filter (where dead_at is null and due_at < now()) as late,"
+        " count(*) filter (where dead_at is not null) as dead,"
         " min(due_at) filter (where dead_at is null and due_at < now()) as oldest from outbox where done_at is null"
     )
     assert record is not None

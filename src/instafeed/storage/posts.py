@@ -13,7 +13,8 @@ async def insert(connection: Connection, post_id: int, *, author_id: int, captio
     """Add a post that is not published yet; False if it is there already."""
     return bool(
         await connection.fetchval(
-            "insert into posts (shard, id, author_id, caption) values ($1, $2, $3, $4) on conflict (shard, id) do nothing returning true",
+            "insert into posts (shard, id, author_id, caption) values ($1, $2, $3, $4)"
+            " on conflict (shard, id) do nothing returning true",
             shard_of(post_id),
             post_id,
             author_id,
