@@ -1,0 +1,193 @@
+-- What all migrations together make of an empty database; for reading, never run. A test holds it against them.
+-- Left out: the partitions. Each sharded table has eight, <table>_0 to <table>_7, by hash of `shard`.
+
+CREATE TABLE public.accounts (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    username text NOT NULL,
+    display_name text DEFAULT ''::text NOT NULL,
+    bio text DEFAULT ''::text NOT NULL,
+    password_hash text NOT NULL,
+    post_count integer DEFAULT 0 NOT NULL,
+    follower_count integer DEFAULT 0 NOT NULL,
+    following_count integer DEFAULT 0 NOT NULL,
+    CONSTRAINT accounts_check CHECK ((shard = ((id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.activity (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    kind text NOT NULL,
+    subject_id bigint NOT NULL,
+    actor_id bigint NOT NULL,
+    CONSTRAINT activity_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.emails (
+    email text NOT NULL,
+    account_id bigint NOT NULL
+);
+
+CREATE TABLE public.followers (
+    shard smallint NOT NULL,
+    followee_id bigint NOT NULL,
+    follower_id bigint NOT NULL,
+    id bigint NOT NULL,
+    notify boolean NOT NULL,
+    CONSTRAINT followers_check CHECK ((shard = ((followee_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.following (
+    shard smallint NOT NULL,
+    follower_id bigint NOT NULL,
+    followee_id bigint NOT NULL,
+    id bigint NOT NULL,
+    notify boolean NOT NULL,
+    CONSTRAINT following_check CHECK ((shard = ((follower_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.idempotency_keys (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    key text NOT NULL,
+    fingerprint bytea NOT NULL,
+    resource_id bigint NOT NULL,
+    locked_until timestamp with time zone NOT NULL,
+    status smallint,
+    headers jsonb,
+    body bytea,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.media (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    status text NOT NULL,
+    failure text,
+    object_key text NOT NULL,
+    content_type text,
+    size bigint,
+    sha256 bytea,
+    width integer,
+    height integer,
+    blurhash text,
+    renditions jsonb DEFAULT '[]'::jsonb NOT NULL,
+    post_id bigint,
+    "position" smallint,
+    alt_text text DEFAULT ''::text NOT NULL,
+    CONSTRAINT media_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
+    CONSTRAINT media_check1 CHECK ((shard = ((account_id >> 10) & (8191)::bigint))),
+    CONSTRAINT media_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'processing'::text, 'ready'::text, 'failed'::text])))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.migrations (
+    version integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.outbox (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    payload jsonb NOT NULL,
+    "position" bigint DEFAULT 0 NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    rings integer DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    leased_until timestamp with time zone,
+    error text,
+    done_at timestamp with time zone,
+    dead_at timestamp with time zone,
+    CONSTRAINT outbox_check CHECK ((shard = ((id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.posts (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    author_id bigint NOT NULL,
+    caption text NOT NULL,
+    published_at timestamp with time zone,
+    CONSTRAINT posts_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
+    CONSTRAINT posts_check1 CHECK ((shard = ((author_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.sessions (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    token_hash bytea NOT NULL,
+    device_name text NOT NULL,
+    used_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT sessions_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.usernames (
+    username text NOT NULL,
+    account_id bigint NOT NULL
+);
+
+ALTER TABLE ONLY public.accounts
+    ADD CONSTRAINT accounts_pkey PRIMARY KEY (shard, id);
+
+ALTER TABLE ONLY public.activity
+    ADD CONSTRAINT activity_pkey PRIMARY KEY (shard, account_id, kind, subject_id, actor_id);
+
+ALTER TABLE ONLY public.emails
+    ADD CONSTRAINT emails_pkey PRIMARY KEY (email);
+
+ALTER TABLE ONLY public.followers
+    ADD CONSTRAINT followers_pkey PRIMARY KEY (shard, followee_id, follower_id);
+
+ALTER TABLE ONLY public.following
+    ADD CONSTRAINT following_pkey PRIMARY KEY (shard, follower_id, followee_id);
+
+ALTER TABLE ONLY public.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (shard, account_id, key);
+
+ALTER TABLE ONLY public.media
+    ADD CONSTRAINT media_pkey PRIMARY KEY (shard, id);
+
+ALTER TABLE ONLY public.migrations
+    ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (shard, id);
+
+ALTER TABLE ONLY public.posts
+    ADD CONSTRAINT posts_pkey PRIMARY KEY (shard, id);
+
+ALTER TABLE ONLY public.sessions
+    ADD CONSTRAINT sessions_pkey PRIMARY KEY (shard, id);
+
+ALTER TABLE ONLY public.usernames
+    ADD CONSTRAINT usernames_pkey PRIMARY KEY (username);
+
+CREATE INDEX followers_id ON ONLY public.followers USING btree (shard, followee_id, id);
+
+CREATE INDEX following_id ON ONLY public.following USING btree (shard, follower_id, id);
+
+CREATE INDEX idempotency_keys_age ON ONLY public.idempotency_keys USING btree (created_at);
+
+CREATE INDEX media_pending ON ONLY public.media USING btree (shard, id) WHERE (status = 'pending'::text);
+
+CREATE INDEX media_post ON ONLY public.media USING btree (shard, post_id, "position") WHERE (post_id IS NOT NULL);
+
+CREATE INDEX outbox_done ON ONLY public.outbox USING btree (done_at) WHERE (done_at IS NOT NULL);
+
+CREATE INDEX outbox_due ON ONLY public.outbox USING btree (due_at) WHERE ((done_at IS NULL) AND (dead_at IS NULL));
+
+CREATE INDEX posts_author ON ONLY public.posts USING btree (shard, author_id, id);
+
+CREATE INDEX sessions_account ON ONLY public.sessions USING btree (shard, account_id);
