@@ -26,7 +26,7 @@ from instafeed.storage import migrations
 from tests.client import Client
 from tests.workers import running_workers
 
-_SERVERS = "INSTAFEED_TEST_SERVERS"
+_SERVERS = "TEST_SERVERS_OF_INSTAFEED"
 TEMPLATE = "instafeed_template"
 
 

@@ -186,7 +186,7 @@ def _openapi(_: argparse.Namespace) -> int:
     # The document depends on no setting: these reach no server.
     nowhere = {
         "secret_key": "-" * 32,
-        "database_url": "-",
+        "database_url": "postgresql://-",
         "redis_url": "redis://-",
         "s3_access_key": "-",
         "s3_secret_key": "-",

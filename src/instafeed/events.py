@@ -60,9 +60,7 @@ class EventHub:
 
     async def run(self) -> None:
         """Read the log and hand its events out, end the streams of ended sessions; until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._deliver())
-            group.create_task(self._end_revoked())
+        await asyncio.gather(self._deliver(), self._end_revoked())
 
     def close(self) -> None:
         """End all streams, because the process stops."""

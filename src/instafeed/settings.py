@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 PREFIX = "INSTAFEED_"
 
@@ -14,6 +15,20 @@ MIB = 1 << 20
 
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in schemes or not (parts.netloc or parts.path):
+            raise ValueError(f"is not a URL of the form {schemes[0]}://...")
+        return value
+
+    return AfterValidator(check)
+
+
+DatabaseUrl = Annotated[SecretStr, _url("postgresql", "postgres")]
+RedisUrl = Annotated[SecretStr, _url("redis", "rediss", "unix")]
 
 
 class Settings(BaseModel):
@@ -29,14 +44,14 @@ class Settings(BaseModel):
     secret_key: SecretStr = Field(min_length=32)
     """At least 32 random characters. Signs cursors and derives what a repeated request must get again."""
 
-    database_url: SecretStr
+    database_url: DatabaseUrl
     """PostgreSQL, `postgresql://user:password@host:port/database`."""
     database_pool_size: int = Field(default=10, ge=1, le=200)
     """Connections of one process."""
 
-    redis_url: SecretStr
+    redis_url: RedisUrl
     """Redis for feeds, sessions, rate limits and events."""
-    queue_redis_url: SecretStr | None = None
+    queue_redis_url: RedisUrl | None = None
     """Redis for the job queue, which arq cannot keep in a cluster. Default: `INSTAFEED_REDIS_URL`."""
 
     s3_endpoint: str | None = None
@@ -65,8 +80,10 @@ class Settings(BaseModel):
     """Largest photo, in bytes."""
     upload_max_pixels: int = Field(default=100_000_000, ge=1)
     """Largest photo, in pixels (width times height)."""
-    upload_min_bytes_per_second: int = Field(default=4096, ge=0)
-    """An upload that is slower, after 10 s of grace, is refused."""
+    upload_min_bytes_per_second: int = Field(default=4096, ge=1)
+    """An upload that is slower, after its grace, is refused."""
+    upload_grace_seconds: float = Field(default=10, gt=0)
+    """What a slow client may be late, in seconds."""
     upload_parts_in_memory: int = Field(default=16, ge=1)
     """How many 5 MiB parts one process holds at once, for uploads without a Content-Length."""
     media_url_seconds: int = Field(default=3600, ge=60, le=86_400)

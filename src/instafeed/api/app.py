@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from fastapi import FastAPI
 
-from instafeed import __version__
+from instafeed import __version__, tasks
 from instafeed.api import accounts, docs, errors, feeds, follows, media, openapi, operations, posts, sessions
 from instafeed.api.context import RequestContext
 from instafeed.events import EventHub
@@ -33,8 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
                 yield {"resources": res, "hub": hub}
             finally:
                 hub.close()
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+                await tasks.end(running)
 
     app = FastAPI(
         title="instafeed",
@@ -45,7 +44,6 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
         redirect_slashes=False,
-        separate_input_output_schemas=False,
         generate_unique_id_function=openapi.operation_id,
     )
     for part in (accounts, sessions, follows, media, posts, feeds, operations, docs):

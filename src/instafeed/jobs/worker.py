@@ -10,9 +10,9 @@ from arq.worker import Worker, create_worker
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
-from instafeed import telemetry
+from instafeed import tasks, telemetry
 from instafeed.errors import InstafeedError
-from instafeed.jobs import tasks
+from instafeed.jobs import adapters
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import queue
@@ -41,13 +41,17 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
     """
     functions = [
         func(
-            cast("WorkerCoroutine", tasks.job(kind)), name=kind.value, timeout=_JOB_SECONDS, keep_result=0, max_tries=3
+            cast("WorkerCoroutine", adapters.job(kind)),
+            name=kind.value,
+            timeout=_JOB_SECONDS,
+            keep_result=0,
+            max_tries=3,
         )
         for kind in queue.kinds_of(queue_name)
     ]
     schedule = [
-        cron(tasks.ring_late, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
-        cron(tasks.clear, minute=_CLEAR_MINUTES, second=30, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
+        cron(adapters.ring_late, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
+        cron(adapters.clear, minute=_CLEAR_MINUTES, second=30, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
     ]
     # Through create_worker, where Sentry listens for errors of jobs.
     return create_worker(
@@ -89,8 +93,7 @@ async def supervise(res: Resources, queue_name: str, stop: asyncio.Event) -> Non
             _log.warning("worker restarts", queue=queue_name, reason=str(running.exception()))
         else:
             await _finish(worker)
-            running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await tasks.end(running)
         await _close(worker)
         if not stop.is_set():
             await asyncio.wait({stopping}, timeout=_PAUSE_SECONDS)
@@ -104,9 +107,7 @@ async def _finish(worker: Worker) -> None:
 
 
 async def _close(worker: Worker) -> None:
-    for task in worker.tasks.values():
-        task.cancel()
-    await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+    await tasks.end(*worker.tasks.values())
     try:
         await worker.close()
     except (RedisError, OSError, InstafeedError, TimeoutError):

@@ -20,6 +20,8 @@ _SECONDS = 0.5
 _CONNECTIONS = 64
 _PAUSE_SECONDS = 1.0
 
+_log = telemetry.logger()
+
 _FAILURES = (RedisError, OSError, asyncio.TimeoutError)
 
 
@@ -72,6 +74,7 @@ class RedisServer:
         except _FAILURES as error:
             self._away_until = time.monotonic() + _PAUSE_SECONDS
             telemetry.REDIS_FAILURES.labels(part).inc()
+            _log.warning("redis failed", part=part, error=f"{type(error).__name__}: {error}"[:300])
             raise RedisAway("Redis does not answer.", retry_after=1) from error
 
     async def run(self, part: str, script: Script, keys: Sequence[str], *arguments: str | int) -> Any:

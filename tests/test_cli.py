@@ -1,0 +1,138 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import pytest
+
+from instafeed.cli import main
+from instafeed.settings import PREFIX, Settings
+
+
+def environ_of(settings: Settings, **changes: str) -> dict[str, str]:
+    """The environment that names the settings of a test."""
+    values = {
+        "environment": settings.environment,
+        "secret_key": settings.secret_key.get_secret_value(),
+        "database_url": settings.database_url.get_secret_value(),
+        "redis_url": settings.redis_url.get_secret_value(),
+        "queue_redis_url": settings.queue_url,
+        "s3_endpoint": settings.s3_endpoint or "",
+        "s3_access_key": settings.s3_access_key.get_secret_value(),
+        "s3_secret_key": settings.s3_secret_key.get_secret_value(),
+    }
+    return {PREFIX + name.upper(): value for name, value in (values | changes).items()}
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    status: int
+    output: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process."""
+
+    def run_here(*arguments: str, environ: Mapping[str, str]) -> Done:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        status = main(arguments)
+        captured = capsys.readouterr()
+        return Done(status, captured.out + captured.err)
+
+    return run_here
+
+
+def test_the_version_is_the_packages() -> None:
+    command = [sys.executable, "-m", "instafeed", "--version"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == version("instafeed")
+
+
+def test_check_says_that_every_server_answers(run: Run, settings: Settings) -> None:
+    done = run("check", environ=environ_of(settings))
+    assert done.status == 0, done.output
+    assert [line.split()[:2] for line in done.output.splitlines()] == [
+        ["ok", "database"],
+        ["ok", "redis"],
+        ["ok", "queue"],
+        ["ok", "photos"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("database", {"database_url": "postgresql://someone:hidden-word@127.0.0.1:1/nothing"}),
+        ("redis", {"redis_url": "redis://:hidden-word@127.0.0.1:1/0"}),
+        ("queue", {"queue_redis_url": "redis://:hidden-word@127.0.0.1:1/0"}),
+        ("photos", {"s3_endpoint": "http://127.0.0.1:1", "s3_secret_key": "hidden-word"}),
+        ("photos", {"s3_secret_key": "hidden-word"}),
+        ("photos", {"s3_bucket": "another"}),
+    ],
+)
+def test_check_says_which_server_does_not_answer_and_no_secret(
+    run: Run, settings: Settings, part: str, changes: dict[str, str]
+) -> None:
+    done = run("check", environ=environ_of(settings, **changes))
+    assert done.status == 1
+    assert [line.split()[1] for line in done.output.splitlines() if line.startswith("FAILED")] == [part]
+    assert "hidden-word" not in done.output
+    assert "Traceback" not in done.output
+
+
+def test_check_says_that_the_schema_is_not_up_to_date(run: Run, settings: Settings) -> None:
+    nothing = settings.database_url.get_secret_value().rpartition("/")[0] + "/postgres"
+    done = run("check", environ=environ_of(settings, database_url=nothing))
+    assert done.status == 1
+    assert "run `instafeed migrate`" in done.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"secret_key": "hidden-word"}, "INSTAFEED_SECRET_KEY"),
+        ({"database_url": "hidden-word"}, "INSTAFEED_DATABASE_URL"),
+        ({"redis_url": "http://hidden-word"}, "INSTAFEED_REDIS_URL"),
+        ({"sekret_key": "hidden-word"}, "INSTAFEED_SEKRET_KEY"),
+        ({"upload_max_bytes": "hidden-word"}, "INSTAFEED_UPLOAD_MAX_BYTES"),
+        ({"environment": "production", "rate_limits": "off"}, "rate_limits=off is refused in production"),
+    ],
+)
+def test_wrong_settings_are_named_without_their_values(
+    run: Run, settings: Settings, changes: dict[str, str], complaint: str
+) -> None:
+    done = run("check", environ=environ_of(settings, **changes))
+    assert done.status == 2
+    assert complaint in done.output
+    assert "hidden-word" not in done.output
+
+
+@pytest.mark.parametrize("command", ["serve", "worker", "migrate"])
+def test_every_command_refuses_wrong_settings(run: Run, settings: Settings, command: str) -> None:
+    done = run(command, environ=environ_of(settings, secret_key="short"))
+    assert done.status == 2
+    assert "INSTAFEED_SECRET_KEY" in done.output
+
+
+def test_a_queue_that_does_not_exist_is_named(run: Run, settings: Settings) -> None:
+    done = run("worker", "--queues", "fanout,nothing", environ=environ_of(settings))
+    assert done.status == 2
+    assert "nothing" in done.output
+
+
+def test_a_taken_port_is_said_in_a_sentence(settings: Settings, base_url: str) -> None:
+    command = [sys.executable, "-m", "instafeed", "serve", "--port", base_url.rpartition(":")[2]]
+    done = subprocess.run(
+        command, env=os.environ | environ_of(settings), check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
