@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from instafeed import __version__
 from instafeed.settings import PREFIX, Settings
+from instafeed.version import VERSION
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def _say(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="instafeed", description="The backend of a photo-sharing community.")
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     dev = commands.add_parser("dev", help="run everything on this machine, servers included")
@@ -100,6 +100,7 @@ def _serve(options: argparse.Namespace) -> int:
     import uvicorn  # noqa: PLC0415 - commands import what they need: it takes a second
 
     from instafeed import telemetry  # noqa: PLC0415
+    from instafeed.api import server  # noqa: PLC0415
     from instafeed.api.app import create_app  # noqa: PLC0415
 
     settings = Settings.from_environ(os.environ)
@@ -113,17 +114,8 @@ def _serve(options: argparse.Namespace) -> int:
                 hub.close()
             super().handle_exit(sig, frame)
 
-    config = uvicorn.Config(
-        app,
-        host=options.host,
-        port=options.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=20,
-        h11_max_incomplete_event_size=64 * 1024,
+    config = server.configure(
+        app, host=options.host, port=options.port, timeout_keep_alive=75, timeout_graceful_shutdown=20
     )
     Server(config).run()
     return 0

@@ -9,8 +9,8 @@ import sentry_sdk
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from instafeed import __version__
 from instafeed.settings import Settings
+from instafeed.version import VERSION
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
@@ -63,7 +63,7 @@ def set_up(settings: Settings, *, process: str) -> None:
     if settings.sentry_dsn is not None:
         sentry_sdk.init(
             dsn=settings.sentry_dsn.get_secret_value(),
-            release=f"instafeed@{__version__}",
+            release=f"instafeed@{VERSION}",
             environment=settings.environment,
             send_default_pii=False,
             include_local_variables=False,

@@ -15,8 +15,8 @@ from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageStat, features
 
 from instafeed.imaging.refusals import Reason, Refused
 from instafeed.imaging.render import BOUNDS, Document, render_photo
+from tests.photos import REAL
 
-PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
 NAMES = [*map(str, BOUNDS), "150"]
 T = Image.Transpose
 # What a camera stores if it is held so that a picture comes out with this orientation.
@@ -136,7 +136,7 @@ def test_every_orientation_ends_upright(render: Renderer, kind: str, orientation
 
 @pytest.mark.parametrize("shape", ["Landscape", "Portrait"])
 def test_photos_of_every_orientation_look_alike(render: Renderer, shape: str) -> None:
-    paths = [PHOTOS / "orientation" / f"{shape}_{orientation}.jpg" for orientation in range(1, 9)]
+    paths = [REAL / "orientation" / f"{shape}_{orientation}.jpg" for orientation in range(1, 9)]
     if not all(path.exists() for path in paths):
         pytest.skip("no photos here")
     first, *others = [render(path.read_bytes()) for path in paths]
@@ -355,6 +355,13 @@ def test_hidden_colours_do_not_bleed_into_visible_ones(render: Renderer) -> None
         assert red <= blue + 20
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_fine_patterns_become_grey(render: Renderer, mode: str) -> None:
+    board = Image.frombytes("L", (2160, 2160), (b"\0\xff" * 1080 + b"\xff\0" * 1080) * 1080)
+    picture = render(encoded(board.convert(mode), "PNG")).webp["1080"]
+    assert close(middle(picture), (128, 128, 128), 12)
+
+
 def profile() -> bytes:
     """An RGB profile whose red is sRGB's green, and the other way round."""
     content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -514,9 +521,15 @@ def test_nothing_that_came_with_the_pixels_leaves(render: Renderer, kind: str) -
     assert_only_pixels(output)
 
 
+def test_a_comment_alone_does_not_leave_either(render: Renderer) -> None:
+    output = render(encoded(scene(), "JPEG", comment=MARKER))
+    assert not any(MARKER in written for written in output.content.values())
+    assert_only_pixels(output)
+
+
 @pytest.mark.parametrize("folder", ["cameras", "heif"])
 def test_nothing_that_a_camera_wrote_leaves(render: Renderer, folder: str) -> None:
-    paths = sorted((PHOTOS / folder).glob("*"))
+    paths = sorted((REAL / folder).glob("*"))
     if not paths:
         pytest.skip("no photos here")
     if folder == "heif":
@@ -531,7 +544,7 @@ def test_nothing_that_a_camera_wrote_leaves(render: Renderer, folder: str) -> No
 @pytest.mark.parametrize(("name", "size"), [("pug", (4032, 3024)), ("arrow", (3024, 4032)), ("zPug_3", (64, 64))])
 def test_heic_photos(render: Renderer, name: str, size: tuple[int, int]) -> None:
     with_heif()
-    path = PHOTOS / "heif" / f"{name}.heic"
+    path = REAL / "heif" / f"{name}.heic"
     if not path.exists():
         pytest.skip("no photos here")
     output = render(path.read_bytes())

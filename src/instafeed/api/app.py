@@ -7,12 +7,13 @@ from typing import TypedDict
 
 from fastapi import FastAPI
 
-from instafeed import __version__, tasks
+from instafeed import tasks
 from instafeed.api import accounts, docs, errors, feeds, follows, media, openapi, operations, posts, sessions
 from instafeed.api.context import RequestContext
 from instafeed.events import EventHub
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
+from instafeed.version import VERSION
 
 
 class _State(TypedDict):
@@ -37,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="instafeed",
-        version=__version__,
+        version=VERSION,
         summary="A photo-sharing community: people post photos, the people who follow them see them at once.",
         lifespan=lifespan,
         docs_url=None,
