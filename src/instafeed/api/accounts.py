@@ -1,13 +1,15 @@
 """Accounts."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from instafeed import accounts, posts
+from instafeed import accounts, errors, posts, sessions
 from instafeed.api import limits, present, schemas
 from instafeed.api.dependencies import Page, Reader, Res
 from instafeed.api.once import OnceOnly
+from instafeed.api.openapi import problems
 from instafeed.api.strict_json import JsonRoute
 from instafeed.sessions import LogIn
 
@@ -25,7 +27,13 @@ def present_log_in(log_in: LogIn) -> schemas.LogIn:
     )
 
 
-@router.post("/v1/accounts", status_code=201, response_model=schemas.LogIn, summary="Sign up")
+@router.post(
+    "/v1/accounts",
+    status_code=201,
+    response_model=schemas.LogIn,
+    summary="Sign up",
+    responses=problems(errors.UsernameTaken, errors.EmailTaken, errors.RateLimited, errors.Unavailable),
+)
 async def create_account(request: Request, body: schemas.NewAccount, res: Res, once: OnceOnly) -> Response:
     """Make an account and log it in. The token is shown only in this answer."""
     await limits.count(request, res, limits.SIGN_UP, limits.client_address(request, res.settings.trusted_proxies))
@@ -43,7 +51,9 @@ async def create_account(request: Request, body: schemas.NewAccount, res: Res, o
         )
         return present_log_in(log_in)
 
-    return await once.create(make, account_id=None, location="/v1/accounts/{id}", keep=False)
+    return await once.create(
+        make, account_id=None, location="/v1/accounts/{id}", secret=partial(sessions.repeatable_secret, res)
+    )
 
 
 @router.get("/v1/me", summary="My account")
@@ -54,7 +64,9 @@ async def get_me(res: Res, viewer: Reader) -> schemas.Account:
 
 @router.get("/v1/accounts/by-username/{username}", summary="An account by its username")
 async def get_account_by_username(
-    res: Res, viewer: Reader, username: Annotated[str, Path(max_length=100, examples=["ada"])]
+    res: Res,
+    viewer: Reader,
+    username: Annotated[schemas.Username, Path(description="The account's username.")],
 ) -> schemas.Account:
     """The account with this username, in any of its variants of case and Unicode."""
     return present.account(*await accounts.get_by_username(res, viewer, username))

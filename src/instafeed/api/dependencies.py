@@ -91,7 +91,7 @@ def page_request(
     res: Res,
     viewer: Reader,
     limit: Annotated[
-        int, BeforeValidator(_number), Field(ge=1, le=100), Query(description="How many items, at most.")
+        int, Field(ge=1, le=100), BeforeValidator(_number), Query(description="How many items, at most.")
     ] = 30,
     cursor: Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before.")] = None,
 ) -> PageRequest:

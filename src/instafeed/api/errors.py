@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -37,13 +38,17 @@ STATUSES: dict[type[InstafeedError], int] = {
     errors.RedisAway: 503,
 }
 
-# What the framework refuses before any of our code runs.
-_FRAMEWORK = {
+# What the framework refuses before any of our code runs: a slug and a title.
+FRAMEWORK = {
     400: ("bad-request", "The request cannot be read"),
     404: ("not-found", errors.NotFound.title),
     405: ("method-not-allowed", "The path does not take this method"),
     413: (errors.BodyTooLarge.slug, errors.BodyTooLarge.title),
+    431: ("headers-too-large", "The headers are too large"),
 }
+_MOST_FIELDS = 100
+FOREIGN_HOST = ("foreign-host", "The request is for another host")
+INTERNAL = (InstafeedError.slug, InstafeedError.title)
 
 
 def problem(
@@ -76,20 +81,21 @@ def from_error(request: Request, error: InstafeedError) -> Response:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if status in (408, 413):
-        # The rest of the body is not read.
+    if status == 408:
+        # The rest may never come. After other errors it is passed over: closing while a client sends would take the
+        # answer away from it.
         headers["Connection"] = "close"
     return problem(request, status, error.slug, error.title, error.detail, fields=error.errors, headers=headers)
 
 
 def internal(request: Request) -> Response:
     """The response to an error that nobody foresaw: it says nothing of the cause."""
-    return problem(request, 500, "internal", "Something went wrong", "The error is logged under the request id.")
+    return problem(request, 500, *INTERNAL, "The error is logged under the request id.")
 
 
 def foreign_host(request: Request) -> Response:
     """The response to a request for a host that is not ours."""
-    return problem(request, 400, "foreign-host", "The request is for another host", "This host is not served here.")
+    return problem(request, 400, *FOREIGN_HOST, "This host is not served here.")
 
 
 def install(app: FastAPI) -> None:
@@ -101,19 +107,21 @@ def install(app: FastAPI) -> None:
 
     async def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        fields = [FieldError(_pointer(item["loc"]), _detail(item)) for item in error.errors()]
+        fields = [FieldError(_pointer(item["loc"]), _detail(item)) for item in error.errors()[:_MOST_FIELDS]]
         return problem(
             request, 422, errors.Invalid.slug, errors.Invalid.title, "Some fields are not valid.", fields=fields
         )
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        slug, title = _FRAMEWORK.get(error.status_code, ("bad-request", "The request cannot be read"))
+        slug, title = FRAMEWORK.get(error.status_code, FRAMEWORK[400])
         detail = {
             404: errors.NotFound().detail,
             405: f"{request.method} is not for this path.",
         }.get(error.status_code, title + ".")
-        return problem(request, error.status_code, slug, title, detail, headers=error.headers)
+        # The framework names the methods of one route only.
+        headers = {"Allow": _methods(request)} if error.status_code == 405 else error.headers
+        return problem(request, error.status_code, slug, title, detail, headers=headers)
 
     async def gone(request: Request, error: Exception) -> Response:
         # Nobody reads this; the connection is closed.
@@ -125,6 +133,15 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, gone)
 
 
+def _methods(request: Request) -> str:
+    """The methods that the path takes."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path_regex.match(request.scope["path"]):
+            found |= route.methods or set()
+    return ", ".join(sorted(found))
+
+
 def _pointer(location: Sequence[str | int]) -> str:
     """A JSON pointer for what is in the body, the plain name for a parameter."""
     if location[0] == "body":
@@ -134,4 +151,5 @@ def _pointer(location: Sequence[str | int]) -> str:
 
 def _detail(item: Mapping[str, Any]) -> str:
     """What is wrong, without what was sent."""
-    return str(item["msg"]).removeprefix("Value error, ").capitalize() + "."
+    text = str(item["msg"]).removeprefix("Value error, ")
+    return f"{text[:1].upper()}{text[1:]}."

@@ -44,7 +44,13 @@ async def stream_feed_events(
     request: Request,
     viewer: Reader,
     last_event_id: Annotated[
-        str | None, Header(description="Where a connection broke off: nothing after it is left out.", max_length=100)
+        str | None,
+        Header(
+            alias="Last-Event-ID",
+            description="Where a connection broke off: nothing after it is left out.",
+            max_length=100,
+            examples=["1795341662123-0"],
+        ),
     ] = None,
 ) -> StreamingResponse:
     """Tells of new and deleted posts within a moment of their reaching your feed, until the log-in ends."""

@@ -31,23 +31,37 @@ class Fields(BaseModel):
     alt_text: AltText = ""
 
 
+def _validated(texts: dict[str, bytes]) -> Fields:
+    try:
+        return Fields.model_validate({name: text.decode() for name, text in texts.items()})
+    except UnicodeDecodeError:
+        raise MalformedBody("A text of the form is not UTF-8.") from None
+    except ValidationError as error:
+        fields = tuple(
+            FieldError("".join(f"/{part}" for part in item["loc"]), item["msg"].removeprefix("Value error, "))
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise Invalid("Some fields are not valid.", errors=fields) from None
+
+
 def _invalid(name: str, detail: str) -> Invalid:
     return Invalid("Some fields are not valid.", errors=(FieldError(f"/{name}", detail),))
 
 
 class PhotoForm:
-    """One form. Call `begin`, then `photo`, then `fields`; texts may stand before and after the photo.
+    """One form. Call `begin`, then `photo`; the texts are there when the photo has ended, wherever they stand.
 
     Each raises:
         MalformedBody: the body is no form.
         Invalid: a field is unknown, there twice, or wrong.
-        MediaIncomplete: the client went away.
+        MediaIncomplete, UploadTooSlow: as `sent_bytes`.
     """
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._pieces = self._parse()
         self._texts: dict[str, bytes] = {}
+        self._fields = Fields()
 
     async def begin(self) -> None:
         """Read up to the photo."""
@@ -55,27 +69,17 @@ class PhotoForm:
             raise _invalid("photo", "Is missing.")
 
     async def photo(self) -> AsyncIterator[bytes]:
-        """The photo's bytes."""
+        """The photo's bytes. They have not ended before the whole form is read: who takes them takes all or nothing."""
         async for kind, value in self._pieces:
             if kind == "end":
-                return
-            if kind == "data":
-                yield value
-
-    async def fields(self) -> Fields:
-        """Read what stands after the photo, and return the texts."""
+                break
+            yield value
         if await self._read_texts():
             raise _invalid("photo", "Is there twice.")
-        try:
-            return Fields.model_validate({name: text.decode() for name, text in self._texts.items()})
-        except UnicodeDecodeError:
-            raise MalformedBody("A text of the form is not UTF-8.") from None
-        except ValidationError as error:
-            fields = tuple(
-                FieldError("".join(f"/{part}" for part in item["loc"]), item["msg"].removeprefix("Value error, "))
-                for item in error.errors(include_input=False, include_url=False)
-            )
-            raise Invalid("Some fields are not valid.", errors=fields) from None
+
+    def texts(self) -> tuple[str, str]:
+        """Caption and alternative text."""
+        return self._fields.caption, self._fields.alt_text
 
     async def _read_texts(self) -> bool:
         """Collect texts up to a photo; False if the form ends first."""
@@ -84,7 +88,7 @@ class PhotoForm:
             if kind == "part":
                 name = value.decode("utf-8", "replace")
                 if name == "photo":
-                    return True
+                    break
                 if name not in _TEXTS:
                     raise _invalid(name[:100], "Is not a field of this form.")
                 if name in self._texts:
@@ -94,7 +98,8 @@ class PhotoForm:
                 self._texts[name] += value
                 if len(self._texts[name]) > _TEXT_BYTES:
                     raise _invalid(name, "Is too long.")
-        return False
+        self._fields = _validated(self._texts)
+        return name == "photo"
 
     async def _parse(self) -> AsyncIterator[_Piece]:
         content_type, options = parse_options_header(self._request.headers.get("content-type", ""))
@@ -107,11 +112,12 @@ class PhotoForm:
                 parser.write(chunk)
                 for piece in events.take():
                     yield piece
+                if events.ended:
+                    return  # what may follow is no part of it
             parser.finalize()
         except FormParserError:
             raise MalformedBody("The body is no form: its parts are not as the boundary says.") from None
-        if not events.ended:
-            raise MalformedBody("The form broke off.")
+        raise MalformedBody("The form broke off.")
 
 
 class _Events:

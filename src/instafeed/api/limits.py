@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from fastapi import Request
 
@@ -26,20 +26,25 @@ def client_address(request: Request, trusted: Sequence[Network]) -> str:
 
     `X-Forwarded-For` is believed from the right, for as long as it was written by a trusted proxy.
     """
-    if request.client is None:
+    address = _parse(request.client.host) if request.client else None
+    if address is None:
         return "unknown"
-    address = request.client.host
-    forwarded = [part.strip() for header in request.headers.getlist("x-forwarded-for") for part in header.split(",")]
+    forwarded = [part for header in request.headers.getlist("x-forwarded-for") for part in header.split(",")]
+    while forwarded and any(address in network for network in trusted):
+        nearer = _parse(forwarded.pop())
+        if nearer is None:
+            break
+        address = nearer
+    return str(ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        while forwarded and any(ip_address(address) in network for network in trusted):
-            nearer = forwarded.pop()
-            ip_address(nearer)
-            address = nearer
-        parsed = ip_address(address)
+        address = ip_address(text.strip())
     except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        return str(parsed.ipv4_mapped) if parsed.ipv4_mapped else f"{int(parsed) >> 64:x}::/64"
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
     return address
 
 

@@ -1,5 +1,6 @@
 """Photos."""
 
+import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator
@@ -8,20 +9,31 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request, Response
 from starlette.requests import ClientDisconnect
 
-from instafeed import media
+from instafeed import errors, media
 from instafeed.api import present, schemas
-from instafeed.api.dependencies import Reader, Res, Uploader
+from instafeed.api.dependencies import Reader, Res, Uploader, resources
 from instafeed.api.once import OnceOnly
-from instafeed.errors import FieldError, Invalid, MediaIncomplete
+from instafeed.api.openapi import problems
+from instafeed.errors import FieldError, Invalid, MediaIncomplete, UploadTooSlow
 
 router = APIRouter(tags=["media"])
 
-_SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):")
+UPLOAD_PROBLEMS = (
+    errors.MediaIncomplete,
+    errors.MediaTooLarge,
+    errors.MediaUnsupported,
+    errors.DigestMismatch,
+    errors.UploadTooSlow,
+)
+
+_SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*(?:,|$)")
 
 ContentDigest = Annotated[
     str | None,
     Header(
-        description="RFC 9530. Refused if the bytes do not match.",
+        alias="Content-Digest",
+        description="RFC 9530. Refused if the bytes do not match, or if no `sha-256` is among the digests: what you"
+        " want checked is checked.",
         max_length=1000,
         examples=["sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:"],
     ),
@@ -39,13 +51,28 @@ async def sent_bytes(request: Request) -> AsyncIterator[bytes]:
 
     Raises:
         MediaIncomplete: the client went away.
+        UploadTooSlow: it makes us wait; how long others (S3) make it wait is not held against it.
     """
-    try:
-        async for chunk in request.stream():
-            if chunk:
-                yield chunk
-    except ClientDisconnect:
-        raise MediaIncomplete("The upload broke off.") from None
+    settings = resources(request).settings
+    clock = asyncio.get_running_loop().time
+    stream = request.stream()
+    patience = settings.upload_grace_seconds
+    while True:
+        began = clock()
+        try:
+            async with asyncio.timeout(patience):
+                piece = await anext(stream, b"")
+        except TimeoutError:
+            raise UploadTooSlow(f"Send at least {settings.upload_min_bytes_per_second} bytes a second.") from None
+        except ClientDisconnect:
+            raise MediaIncomplete("The upload broke off.") from None
+        patience += len(piece) / settings.upload_min_bytes_per_second - (clock() - began)
+        if not piece:
+            break
+        yield piece
+    if await request.is_disconnected():
+        # What came after the announced length was refused as no request, and the connection closed.
+        raise MediaIncomplete("More came than was announced, or the client is gone.")
 
 
 def sent_digest(content_digest: str | None) -> bytes | None:
@@ -65,6 +92,7 @@ def sent_digest(content_digest: str | None) -> bytes | None:
     status_code=201,
     response_model=schemas.Media,
     summary="Upload a photo",
+    responses=problems(*UPLOAD_PROBLEMS),
     openapi_extra={
         "requestBody": {
             "required": True,

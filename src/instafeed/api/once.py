@@ -13,13 +13,16 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 
 from instafeed.api.dependencies import Res
+from instafeed.api.strict_json import JsonRequest
 from instafeed.errors import FieldError, IdempotencyConflict, IdempotencyMismatch, InstafeedError, Invalid, Unavailable
 from instafeed.ids import random_shard, shard_of
 from instafeed.resources import Resources
 from instafeed.storage import idempotency
-from instafeed.storage.idempotency import Owner
+from instafeed.storage.idempotency import Found, Hold, Owner
 
 _KEPT_HEADERS = ("content-type", "location")
+_HOLE = b"\0"
+"""Stands for a secret in what is kept. JSON has no such byte."""
 
 
 class Once:
@@ -37,7 +40,7 @@ class Once:
         *,
         account_id: int | None,
         location: str | None = None,
-        keep: bool = True,
+        secret: Callable[[int, str], str] | None = None,
     ) -> Response:
         """Answer 201 with what `make` makes.
 
@@ -46,7 +49,7 @@ class Once:
                 what it made.
             account_id: whose key it is, and whose shard the id gets; None for nobody's, and a random shard.
             location: the path of the thing, with `{id}` for its id.
-            keep: whether the answer is kept. If not (it holds a secret), `make` is called again and must answer alike.
+            secret: a text in the answer that must not be kept; it follows from the thing's id and the key.
 
         Raises:
             IdempotencyConflict: the first request is still under way.
@@ -55,43 +58,45 @@ class Once:
         new_id = self._res.ids.next(random_shard() if account_id is None else shard_of(account_id))
         if self.key is None:
             return self._answer(await make(new_id), new_id, location)
-        owner = Owner(account_id or 0)
         fingerprint = await self._fingerprint()
         async with self._res.db.acquire() as connection:
-            found = await idempotency.reserve(connection, owner, self.key, fingerprint=fingerprint, resource_id=new_id)
-        if not hmac.compare_digest(found.fingerprint, fingerprint):
-            raise IdempotencyMismatch("Use a new Idempotency-Key for a new request.")
-        if found.status is not None:
-            return Response(found.body, found.status, headers=(found.headers or {}) | {"Idempotency-Replayed": "true"})
-        if not found.mine:
-            raise IdempotencyConflict("Ask again in a moment.", retry_after=1)
+            hold = await idempotency.reserve(
+                connection, Owner(account_id or 0), self.key, fingerprint=fingerprint, resource_id=new_id
+            )
+        hidden = secret(hold.resource_id, self.key).encode() if secret else _HOLE
+        if isinstance(hold, Found):
+            return self._replay(hold, fingerprint, hidden)
         try:
-            response = self._answer(await make(found.resource_id), found.resource_id, location)
+            response = self._answer(await make(hold.resource_id), hold.resource_id, location)
         except BaseException as error:
-            await self._give_up(owner, self.key, error)
+            await self._give_up(hold, error)
             raise
         # It is made: whatever happens now, the answer is 201. A request that is sent again finds it by its id.
         with contextlib.suppress(Unavailable):
             async with self._res.db.acquire() as connection:
-                if keep:
-                    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-                    await idempotency.keep(
-                        connection, owner, self.key, status=201, headers=headers, body=bytes(response.body)
-                    )
-                else:
-                    await idempotency.unlock(connection, owner, self.key)
+                headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+                body = bytes(response.body).replace(hidden, _HOLE)
+                await idempotency.keep(connection, hold, status=201, headers=headers, body=body)
         return response
 
-    async def _give_up(self, owner: Owner, key: str, error: BaseException) -> None:
+    def _replay(self, found: Found, fingerprint: bytes, hidden: bytes) -> Response:
+        if not hmac.compare_digest(found.fingerprint, fingerprint):
+            raise IdempotencyMismatch("Use a new Idempotency-Key for a new request.")
+        if found.status is None:
+            raise IdempotencyConflict("Ask again in a moment.", retry_after=1)
+        headers = found.headers | {"Idempotency-Replayed": "true"}
+        return Response(found.body.replace(_HOLE, hidden), found.status, headers=headers)
+
+    async def _give_up(self, hold: Hold, error: BaseException) -> None:
         refused = isinstance(error, InstafeedError) and not isinstance(error, Unavailable)
         with contextlib.suppress(Unavailable):  # the lock ends by itself
             async with self._res.db.acquire() as connection:
-                await (idempotency.forget if refused else idempotency.unlock)(connection, owner, key)
+                await (idempotency.forget if refused else idempotency.unlock)(connection, hold)
 
     async def _fingerprint(self) -> bytes:
         request = self._request
         told = [request.method, request.url.path]
-        if request.headers.get("content-type", "").startswith("application/json"):
+        if isinstance(request, JsonRequest):
             body = await request.body()
         else:
             # A photo is not read twice: its length and digest stand for it.
@@ -111,9 +116,11 @@ def once(
     idempotency_key: Annotated[
         str | None,
         Header(
+            alias="Idempotency-Key",
             description="Any text of your choice, new for each new thing. A request that is sent again with it within 24"
             " hours is done once and answered the same.",
             max_length=200,
+            examples=["7c9e6679-7425-40de-944b-e07fc1f90ae7"],
         ),
     ] = None,
 ) -> Once:

@@ -47,14 +47,22 @@ async def get_readyz(response: Response, res: Res) -> schemas.Readiness:
     parts = await check_all(res)
     ready = all(part.ready for part in parts)
     response.status_code = 200 if ready else 503
-    return schemas.Readiness(ready=ready, parts=[schemas.Part(name=part.name, ready=part.ready) for part in parts])
+    return schemas.Readiness(
+        ready=ready, parts=[schemas.ReadinessPart(name=part.name, ready=part.ready) for part in parts]
+    )
 
 
 @router.get(
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {
+            "content": {
+                "text/plain": {"schema": {"type": "string"}, "example": "process_start_time_seconds 1.79e+09\n"}
+            }
+        }
+    },
 )
 async def get_metrics() -> Response:
     """This process's metrics in Prometheus's text format. Not for the public: nginx does not pass it on."""

@@ -4,11 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from instafeed import media, posts
+from instafeed import errors, media, posts
 from instafeed.api import present, schemas
 from instafeed.api.dependencies import Reader, Res, Uploader, Writer
 from instafeed.api.form import PhotoForm
+from instafeed.api.media import UPLOAD_PROBLEMS
 from instafeed.api.once import OnceOnly
+from instafeed.api.openapi import problems
 from instafeed.api.strict_json import JsonRoute
 from instafeed.models import PhotoOfPost
 
@@ -17,7 +19,13 @@ router = APIRouter(tags=["posts"], route_class=JsonRoute)
 PostId = Annotated[schemas.IdIn, Path(description="The post's id.")]
 
 
-@router.post("/v1/posts", status_code=201, response_model=schemas.Post, summary="Post photos")
+@router.post(
+    "/v1/posts",
+    status_code=201,
+    response_model=schemas.Post,
+    summary="Post photos",
+    responses=problems(errors.MediaUnusable),
+)
 async def create_post(body: schemas.NewPost, res: Res, viewer: Writer, once: OnceOnly) -> Response:
     """Make a post of your photos. You see it at once; your followers see it when its photos are ready."""
     photos = [PhotoOfPost(photo.id, photo.alt_text) for photo in body.media]
@@ -33,6 +41,7 @@ async def create_post(body: schemas.NewPost, res: Res, viewer: Writer, once: Onc
     status_code=201,
     response_model=schemas.Post,
     summary="Post a photo in one call",
+    responses=problems(errors.MalformedBody, *UPLOAD_PROBLEMS),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -43,8 +52,8 @@ async def create_post(body: schemas.NewPost, res: Res, viewer: Writer, once: Onc
                         "required": ["photo"],
                         "properties": {
                             "photo": {"type": "string", "format": "binary"},
-                            "caption": {"type": "string", "maxLength": 2200},
-                            "alt_text": {"type": "string", "maxLength": 1500},
+                            "caption": {"type": "string", "maxLength": 2200, "examples": ["Evening at the harbour"]},
+                            "alt_text": {"type": "string", "maxLength": 1500, "examples": ["A lighthouse at dusk"]},
                         },
                     }
                 }
@@ -57,12 +66,8 @@ async def create_post_from_form(request: Request, res: Res, viewer: Uploader, on
     form = PhotoForm(request)
 
     async def make(post_id: int) -> schemas.Post:
-        # The photo of a form bears its post's id, so that a repeated form finds both.
         await form.begin()
-        taken = await media.receive(res, viewer, post_id, form.photo(), size=None, sha256=None)
-        fields = await form.fields()
-        photo = PhotoOfPost(taken.id, fields.alt_text)
-        return present.post(res, await posts.create(res, viewer, post_id, caption=fields.caption, photos=[photo]))
+        return present.post(res, await media.post(res, viewer, post_id, form.photo(), texts=form.texts))
 
     return await once.create(make, account_id=viewer.account_id, location="/v1/posts/{id}")
 

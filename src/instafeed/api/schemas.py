@@ -112,7 +112,7 @@ class NewAccount(_Request):
 class NewSession(_Request):
     """A log-in."""
 
-    username: Annotated[str, StringConstraints(max_length=100)] = Field(examples=["ada"])
+    username: Username
     password: Password = Field(examples=["correct horse battery staple"], json_schema_extra={"format": "password"})
     device_name: DeviceName = Field(default="", examples=["Ada's phone"])
     """What this log-in is called in the list of devices."""
@@ -122,7 +122,7 @@ class FollowOptions(_Request):
     """How to follow."""
 
     notify: bool = True
-    """Whether to be told of each new post."""
+    """Whether to be told of each new post; true if it is left out."""
 
 
 class NewPostPhoto(_Request):
@@ -164,7 +164,7 @@ class AccountRef(_Response):
 class Account(AccountRef):
     """An account."""
 
-    bio: str
+    bio: str = Field(examples=["Wrote the first program."])
     post_count: int = Field(ge=0, examples=[12])
     follower_count: int = Field(ge=0, examples=[340])
     following_count: int = Field(ge=0, examples=[56])
@@ -212,14 +212,17 @@ class Media(_Response):
     """A photo."""
 
     id: Id
-    status: Literal["processing", "ready", "failed"]
+    status: Literal["processing", "ready", "failed"] = Field(examples=["ready"])
     failure: str | None = Field(examples=[None])
     """Why it failed, in words for its owner."""
     width: int | None = Field(examples=[4032])
     """Of the upright original; null until it is ready."""
     height: int | None = Field(examples=[3024])
+    """Of the upright original; null until it is ready."""
     blurhash: str | None = Field(examples=["LEHV6nWB2yk8pyo0adR*.7kCMdnj"])
-    alt_text: str
+    """What to show until a rendition has come (blurha.sh); null until it is ready."""
+    alt_text: str = Field(examples=["A lighthouse at dusk"])
+    """What the photo shows, for those who cannot see it."""
     renditions: list[Rendition]
     """Empty until it is ready."""
 
@@ -237,10 +240,11 @@ class Post(_Response):
 
 
 class SessionList(_Response):
-    """Your devices, newest first."""
+    """A page of your devices, newest first."""
 
     items: list[Session]
     next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
 
 
 class AccountList(_Response):
@@ -284,21 +288,21 @@ class RateLimit(_Response):
 class Limits(_Response):
     """What is taken, so that a client can ask before it sends."""
 
-    upload_max_bytes: int
-    upload_max_pixels: int
-    upload_min_bytes_per_second: int
+    upload_max_bytes: int = Field(examples=[41_943_040])
+    upload_max_pixels: int = Field(examples=[100_000_000])
+    upload_min_bytes_per_second: int = Field(examples=[4096])
     """After 10 seconds of grace; 0 for any."""
     photo_types: list[str] = Field(examples=[["image/jpeg", "image/heif"]])
-    photos_per_post: int
-    caption_max_characters: int
-    alt_text_max_characters: int
-    body_max_bytes: int
+    photos_per_post: int = Field(examples=[10])
+    caption_max_characters: int = Field(examples=[2200])
+    alt_text_max_characters: int = Field(examples=[1500])
+    body_max_bytes: int = Field(examples=[131_072])
     """Of every other request."""
-    page_max_items: int
+    page_max_items: int = Field(examples=[100])
     rate_limits: list[RateLimit]
 
 
-class Part(_Response):
+class ReadinessPart(_Response):
     """One of the servers behind the API."""
 
     name: str = Field(examples=["database"])
@@ -309,7 +313,7 @@ class Readiness(_Response):
     """Whether every part answers."""
 
     ready: bool
-    parts: list[Part]
+    parts: list[ReadinessPart]
 
 
 class Liveness(_Response):
@@ -323,7 +327,7 @@ class ProblemField(_Response):
 
     pointer: str = Field(examples=["/caption"])
     """A JSON pointer into the body, or a parameter's name."""
-    detail: str
+    detail: str = Field(examples=["Has control characters."])
 
 
 class Problem(_Response):
@@ -334,5 +338,5 @@ class Problem(_Response):
     title: str = Field(examples=["Not found"])
     status: int = Field(examples=[404])
     detail: str = Field(examples=["There is nothing here that you may see."])
-    request_id: str
+    request_id: str = Field(examples=["2b8f0c6e5d1a4f7b9c3e8a6d4f2b1c0e"])
     errors: list[ProblemField] = Field(examples=[[]])

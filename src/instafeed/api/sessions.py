@@ -1,31 +1,37 @@
 """Logging in and out."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from instafeed import sessions
-from instafeed.accounts import normalize_username
+from instafeed import errors, sessions
 from instafeed.api import limits, present, schemas
 from instafeed.api.accounts import present_log_in
-from instafeed.api.dependencies import Reader, Res, Writer
+from instafeed.api.dependencies import Page, Reader, Res, Writer
 from instafeed.api.once import OnceOnly
+from instafeed.api.openapi import problems
 from instafeed.api.strict_json import JsonRoute
 
 router = APIRouter(tags=["sessions"], route_class=JsonRoute)
 
 
-@router.post("/v1/sessions", status_code=201, response_model=schemas.LogIn, summary="Log in")
+@router.post(
+    "/v1/sessions",
+    status_code=201,
+    response_model=schemas.LogIn,
+    summary="Log in",
+    responses=problems(errors.WrongCredentials, errors.RateLimited, errors.Unavailable),
+)
 async def create_session(request: Request, body: schemas.NewSession, res: Res, once: OnceOnly) -> Response:
     """Open a session on this device. The token is shown only in this answer."""
-    username = normalize_username(body.username)
     await limits.count(request, res, limits.LOG_IN, limits.client_address(request, res.settings.trusted_proxies))
-    await limits.count(request, res, limits.LOG_IN_NAME, username)
+    await limits.count(request, res, limits.LOG_IN_NAME, body.username)
 
     async def make(session_id: int) -> schemas.LogIn:
         log_in = await sessions.log_in(
             res,
-            username=username,
+            username=body.username,
             password=body.password,
             device_name=body.device_name,
             session_id=session_id,
@@ -33,15 +39,18 @@ async def create_session(request: Request, body: schemas.NewSession, res: Res, o
         )
         return present_log_in(log_in)
 
-    return await once.create(make, account_id=None, keep=False)
+    return await once.create(make, account_id=None, secret=partial(sessions.repeatable_secret, res))
 
 
 @router.get("/v1/sessions", summary="My devices")
-async def list_sessions(res: Res, viewer: Reader) -> schemas.SessionList:
+async def list_sessions(
+    request: Request, response: Response, res: Res, viewer: Reader, page: Page
+) -> schemas.SessionList:
     """Where you are logged in, newest first."""
-    found = await sessions.list_all(res, viewer)
+    found = await sessions.page(res, viewer, below=page.below, limit=page.limit)
     return schemas.SessionList(
-        items=[present.session(session, current=session.id == viewer.session_id) for session in found], next_cursor=None
+        items=[present.session(session, current=session.id == viewer.session_id) for session in found.items],
+        next_cursor=page.next_cursor(request, response, found.next),
     )
 
 

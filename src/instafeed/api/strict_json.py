@@ -83,7 +83,9 @@ def _depth(text: str) -> int:
     return deepest
 
 
-class _JsonRequest(Request):
+class JsonRequest(Request):
+    """A request whose body is JSON."""
+
     async def read(self) -> None:
         """Read the body within bounds and parse it, if it says that it is JSON."""
         declared = self.headers.get("content-length", "0")
@@ -101,10 +103,7 @@ class _JsonRequest(Request):
         except ClientDisconnect:
             raise MalformedBody("The body broke off.") from None
         self._body = bytes(body)
-        if body and self.headers.get("content-type", "").partition(";")[0].strip().lower() not in (
-            "application/json",
-            "",
-        ):
+        if body and self.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise MalformedBody("Send the body as 'Content-Type: application/json'.")
         self._json = parse(self._body) if body else None
 
@@ -119,7 +118,7 @@ class JsonRoute(APIRoute):
             return handler
 
         async def strict(request: Request) -> Response:
-            json_request = _JsonRequest(request.scope, request.receive)
+            json_request = JsonRequest(request.scope, request.receive)
             await json_request.read()
             return await handler(json_request)
 

@@ -8,19 +8,28 @@ from pydantic import AfterValidator, StringConstraints
 
 # Control characters but tab and newline; surrogates; private use and unassigned are left to fonts.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# What ends a line.
+_LINE = re.compile("[\n\t\u2028\u2029]")
+# Letters and symbols that look like nothing: fillers of Hangul, the Braille cell without dots.
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 # Direction overrides and isolates reach beyond the text that holds them: names with them pass for others.
 _DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
+_INVISIBLE = frozenset({"Cf", "Zs", "Zl", "Zp", "Mn", "Me", "Cc"})
+
+
 def _clean(value: str, *, lines: bool) -> str:
     value = value.replace("\r\n", "\n")
-    if _FORBIDDEN.search(value) or (not lines and re.search(r"[\n\t]", value)):
+    if _FORBIDDEN.search(value) or (not lines and _LINE.search(value)):
         raise ValueError("has control characters")
     value = unicodedata.normalize("NFC", _DIRECTION.sub("", value)).strip()
     # What consists of invisible characters only says nothing.
-    if all(unicodedata.category(character) in {"Cf", "Zs", "Zl", "Zp", "Mn", "Me", "Cc"} for character in value):
-        return ""
-    return value
+    return value if any(map(_shows, value)) else ""
+
+
+def _shows(character: str) -> bool:
+    return character not in _BLANK and unicodedata.category(character) not in _INVISIBLE
 
 
 def one_line(value: str) -> str:

@@ -1,0 +1,101 @@
+"""How HTTP comes in: uvicorn, with what comes before a body bounded, and an answer of ours to what is no HTTP."""
+
+import asyncio
+import secrets
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from instafeed.api.errors import FRAMEWORK, problem
+
+_MAX_HEAD_BYTES = 64 * 1024
+_LINGER_SECONDS = 2.0
+_PASS_OVER_SECONDS = 30.0
+
+
+def configure(app: FastAPI, **options: Any) -> uvicorn.Config:
+    """How the API is served, by a program and in tests; `options` are uvicorn's."""
+    return uvicorn.Config(
+        app,
+        http=Http,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Whom a request comes from is decided in `limits`.
+        proxy_headers=False,
+        **options,
+    )
+
+
+class Http(HttpToolsProtocol):
+    """One connection."""
+
+    _in_head = False
+    _in_body = False
+    _head_bytes = 0
+    _refused = False
+    _closing: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; give up on a request whose headers do not end."""
+        if self._refused:
+            return
+        went_on = self._in_head
+        super().data_received(data)
+        # The piece in which a request begins is not counted: it is bounded, and may hold the end of another.
+        if went_on and self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self._refuse(431)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Its headers are there."""
+        self._in_head = False
+        self._in_body = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Its body has ended."""
+        self._in_body = False
+        if self._closing:
+            self._closing.cancel()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """It is answered. If its body has not ended, the rest is passed over, but not for ever."""
+        super().on_response_complete()
+        if self._in_body and self.cycle is not None and self.cycle.response_complete:
+            self._closing = self.loop.call_later(_PASS_OVER_SECONDS, self.transport.close)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse(400)
+
+    def _refuse(self, status: int) -> None:
+        self._refused = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            # It comes after a request that is being answered: nothing may be said in between.
+            self.transport.close()
+            return
+        request_id = secrets.token_hex(16)
+        answer = problem(
+            Request({"type": "http", "state": {"request_id": request_id}}),
+            status,
+            *FRAMEWORK[status],
+            f"{FRAMEWORK[status][1]}.",
+            headers={"X-Request-Id": request_id, "Cache-Control": "no-store", "Connection": "close"},
+        )
+        head = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
+        self.transport.write(STATUS_LINE[status] + head + b"\r\n" + bytes(answer.body))
+        self.transport.write_eof()
+        # What the client still sends is read for a while and dropped: closing would take the answer away from it.
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
