@@ -155,7 +155,6 @@ create table outbox (
   payload jsonb not null,
   position bigint not null default 0,
   attempts integer not null default 0,
-  rings integer not null default 0,
   due_at timestamptz not null,
   leased_until timestamptz,
   error text,

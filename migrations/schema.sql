@@ -101,7 +101,6 @@ CREATE TABLE public.outbox (
     payload jsonb NOT NULL,
     "position" bigint DEFAULT 0 NOT NULL,
     attempts integer DEFAULT 0 NOT NULL,
-    rings integer DEFAULT 0 NOT NULL,
     due_at timestamp with time zone NOT NULL,
     leased_until timestamp with time zone,
     error text,

@@ -71,8 +71,9 @@ async def align(res: Resources, entry: Entry) -> list[FollowUp]:
         async with res.db.acquire() as connection:
             follows = await _follows(connection, viewer_id, author_id)
             if follows:
+                # One more than the window holds: a list that takes them all in knows that there are older ones.
                 ids = await post_rows.ids_of_author(
-                    connection, author_id, below=MAX_ID, limit=res.timelines.window, unpublished=False
+                    connection, author_id, below=MAX_ID, limit=res.timelines.window + 1, unpublished=False
                 )
         if follows:
             await res.timelines.merge(viewer_id, ids)

@@ -1,22 +1,37 @@
 """What runs every few seconds: lost doorbells are rung again, and what a crash left behind is cleared away."""
 
 import time
+from datetime import timedelta
 
 from instafeed import media, telemetry
 from instafeed.ids import EPOCH_MS, SEQUENCE_BITS, SHARD_BITS
 from instafeed.resources import Resources
 from instafeed.storage import idempotency, outbox
 from instafeed.storage import media as media_rows
+from instafeed.storage.blobs import began_at
+from instafeed.storage.outbox import Kind
+from instafeed.storage.queue import kinds_of
+from instafeed.storage.redis import Seen
 
 _RING_AT_ONCE = 1000
+_LONG_QUEUE = 5000
+_HEAL_SLACK = timedelta(seconds=60)
 _ABANDONED_SECONDS = 3600
 _CLEAR_AT_ONCE = 500
 
 
 async def ring(res: Resources) -> None:
-    """Ring for every outbox entry that is late, and show how many there are."""
+    """Ring for every outbox entry that is late, and show how many there are.
+
+    Not on a queue that is long: its workers are behind, or off, and doorbells would only pile up.
+    """
+    kinds: list[Kind] = []
+    for queue, length in (await res.queue.lengths()).items():
+        telemetry.QUEUE_LENGTH.labels(queue).set(length)
+        if length < _LONG_QUEUE:
+            kinds += kinds_of(queue)
     async with res.db.acquire() as connection:
-        late = await outbox.ring_late(connection, limit=_RING_AT_ONCE)
+        late = await outbox.ring_late(connection, kinds=kinds, limit=_RING_AT_ONCE)
     for kind, entry_id in late:
         await res.queue.ring(kind, entry_id)
     async with res.db.acquire() as connection:
@@ -25,15 +40,40 @@ async def ring(res: Resources) -> None:
     telemetry.OUTBOX_DEAD.set(dead)
 
 
+async def heal(res: Resources) -> None:
+    """After Redis was restarted or has failed over, deliver again what it may have forgotten.
+
+    Redis loses what it had not yet written or replicated, and feeds would keep a hole. So its data carries the time of
+    this sweep: when the server is another than the one that wrote it, everything done since that time is done again,
+    which is harmless, and sessions are read from the database again. A Redis that was emptied has nothing to heal.
+    """
+    server = await res.redis.server_id()
+    seen = await res.redis.seen()
+    if seen is not None and seen.server != server:
+        since = seen.at - _HEAL_SLACK
+        async with res.db.acquire() as connection:
+            count = await outbox.reopen(connection, [Kind.FAN_OUT, Kind.ALIGN], done_since=since)
+        await res.sessions.forget_all()
+        telemetry.logger().warning("redis is another server than before", since=since.isoformat(), reopened=count)
+    await res.redis.see(Seen(server, telemetry.now()))
+
+
 async def clear(res: Resources) -> None:
-    """Forget uploads that broke off an hour ago, work done last week, and replies kept for a day."""
-    oldest = (int(time.time() * 1000) - _ABANDONED_SECONDS * 1000 - EPOCH_MS) << (SHARD_BITS + SEQUENCE_BITS)
+    """Forget uploads that broke off, work done last week, and replies kept for a day."""
+    before = time.time() - _longest_upload_seconds(res) - _ABANDONED_SECONDS
+    oldest = (int(before * 1000) - EPOCH_MS) << (SHARD_BITS + SEQUENCE_BITS)
     async with res.db.acquire() as connection:
-        abandoned = await media_rows.pending_below(connection, oldest, limit=_CLEAR_AT_ONCE)
-        photos = [photo for id_ in abandoned if (photo := await media_rows.get(connection, id_)) is not None]
+        pending = await media_rows.pending_below(connection, oldest, limit=_CLEAR_AT_ONCE)
         await outbox.forget_done(connection, limit=_CLEAR_AT_ONCE)
         await idempotency.forget_old(connection)
-    for photo in photos:
-        await media.forget(res, photo.id, photo.object_key)
-    if photos:
-        telemetry.logger().info("abandoned uploads were cleared", count=len(photos))
+    # An upload that is sent again with its Idempotency-Key has its old id, but began now.
+    abandoned = [(id_, object_key) for id_, object_key in pending if began_at(object_key) < before]
+    for id_, object_key in abandoned:
+        await media.forget(res, id_, object_key)
+    if abandoned:
+        telemetry.logger().info("abandoned uploads were cleared", count=len(abandoned))
+
+
+def _longest_upload_seconds(res: Resources) -> float:
+    settings = res.settings
+    return settings.upload_max_bytes / settings.upload_min_bytes_per_second + settings.upload_grace_seconds

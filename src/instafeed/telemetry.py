@@ -32,6 +32,7 @@ DELIVERY_DELAY = Histogram(
 FEED_READS = Counter("instafeed_feed_reads_total", "Pages of the home feed by where they came from.", ["source"])
 FEED_REBUILDS = Counter("instafeed_feed_rebuilds_total", "Feeds rebuilt.")
 EVENT_STREAMS = Gauge("instafeed_event_streams", "Open event streams.")
+QUEUE_LENGTH = Gauge("instafeed_queue_length", "Jobs that wait.", ["queue"])
 OUTBOX_PENDING = Gauge("instafeed_outbox_pending", "Outbox entries that are late.")
 OUTBOX_DEAD = Gauge("instafeed_outbox_dead", "Outbox entries that were given up.")
 REDIS_FAILURES = Counter("instafeed_redis_failures_total", "Redis calls that failed and were done without.", ["part"])

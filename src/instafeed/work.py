@@ -76,12 +76,25 @@ async def _finish(res: Resources, entry: Entry, follow_ups: list[FollowUp]) -> N
 
 
 async def _fail(res: Resources, entry: Entry, error: Exception) -> None:
+    text = f"{type(error).__name__}: {error}"
+    if _is_away(error):
+        async with res.db.acquire() as connection:
+            await outbox.postpone(connection, entry, text)
+        telemetry.JOBS.labels(entry.kind, "postponed").inc()
+        _log.warning("job postponed", kind=entry.kind, entry=str(entry.id), reason=text)
+        return
     async with res.db.acquire() as connection:
-        dead = await outbox.fail(connection, entry, f"{type(error).__name__}: {error}")
+        dead = await outbox.fail(connection, entry, text)
     telemetry.JOBS.labels(entry.kind, "dead" if dead else "failed").inc()
-    if not isinstance(error, Unavailable):
-        sentry_sdk.capture_exception(error)
+    sentry_sdk.capture_exception(error)
     _log.error("job failed", kind=entry.kind, entry=str(entry.id), attempts=entry.attempts, dead=dead, exc_info=error)
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether all that is wrong is a server that does not answer."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(Unavailable)[1] is None
+    return isinstance(error, Unavailable)
 
 
 async def _hand_back(res: Resources, entry_id: int) -> None:

@@ -14,6 +14,7 @@ VERBS: dict[Kind, Callable[[Resources, Entry], Awaitable[list[FollowUp]]]] = {
     Kind.NOTIFY: notifications.notify,
     Kind.ALIGN: feeds.align,
     Kind.RETRACT: posts.retract,
+    Kind.DISCARD: media.discard,
 }
 
 
@@ -34,6 +35,11 @@ def job(kind: Kind) -> Callable[[dict[Any, Any], int], Coroutine[Any, Any, None]
 async def ring_late(ctx: dict[Any, Any]) -> None:
     """Every few seconds: ring for what is late."""
     await sweep.ring(resources(ctx))
+
+
+async def heal(ctx: dict[Any, Any]) -> None:
+    """Every few seconds: see whether Redis has forgotten something."""
+    await sweep.heal(resources(ctx))
 
 
 async def clear(ctx: dict[Any, Any]) -> None:

@@ -51,6 +51,7 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
     ]
     schedule = [
         cron(adapters.ring_late, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
+        cron(adapters.heal, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
         cron(adapters.clear, minute=_CLEAR_MINUTES, second=30, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
     ]
     # Through create_worker, where Sentry listens for errors of jobs.

@@ -15,13 +15,16 @@ from asyncpg import Record
 from instafeed.ids import shard_of
 from instafeed.storage.database import Connection
 
-LEASE_SECONDS = 15.0
+LEASE_SECONDS = 10.0
 FIRST_RING_SECONDS = 5.0
 """The sweep rings for an entry that nobody took for so long: its doorbell was lost."""
+RING_SECONDS = 10.0
+"""The sweep rings again after so long."""
 MAX_ATTEMPTS = 12
 """Attempts without any progress, after which an entry is dead."""
 KEPT_DAYS = 7
 _LONGEST_PAUSE_SECONDS = 600.0
+_AWAY_PAUSE_SECONDS = 3.0
 
 
 class Kind(StrEnum):
@@ -32,6 +35,7 @@ class Kind(StrEnum):
     NOTIFY = "notify"
     ALIGN = "align"
     RETRACT = "retract"
+    DISCARD = "discard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ async def finish(connection: Connection, entry_id: int) -> None:
 
 
 async def fail(connection: Connection, entry: Entry, error: str) -> bool:
-    """Give an entry back after an error, to be rung for after a pause that doubles; True if it is dead now."""
+    """Give an entry back after an error of its own, to be rung for after a pause that doubles; True if it is dead now."""
     return bool(
         await connection.fetchval(
             "update outbox set error = $3, leased_until = null, due_at = now() + make_interval(secs => $4),"
@@ -136,18 +140,42 @@ async def hand_back(connection: Connection, entry_id: int) -> None:
     )
 
 
-async def ring_late(connection: Connection, *, limit: int) -> list[tuple[Kind, int]]:
-    """The entries of all shards that are due, each given a pause that doubles before it is due again.
+async def postpone(connection: Connection, entry: Entry, error: str) -> None:
+    """Give an entry back because a server is away, however often: that is no fault of the entry's."""
+    await connection.execute(
+        "update outbox set error = $3, leased_until = null, due_at = now() + make_interval(secs => $4),"
+        " attempts = attempts - 1 where shard = $1 and id = $2",
+        shard_of(entry.id),
+        entry.id,
+        error[:500],
+        _AWAY_PAUSE_SECONDS,
+    )
+
+
+async def reopen(connection: Connection, kinds: list[Kind], *, done_since: datetime) -> int:
+    """Make entries of all shards that were done since then due again; returns how many."""
+    records = await connection.fetch(
+        "update outbox set done_at = null, position = 0, attempts = 0, due_at = now()"
+        " where done_at >= $1 and kind = any($2::text[]) returning 1",
+        done_since,
+        kinds,
+    )
+    return len(records)
+
+
+async def ring_late(connection: Connection, *, kinds: list[Kind], limit: int) -> list[tuple[Kind, int]]:
+    """The entries of all shards that are due; each is due again if nobody takes it for `RING_SECONDS`.
 
     The only statement besides the other sweeps that names no shard.
     """
     records = await connection.fetch(
         "with late as (select shard, id from outbox where done_at is null and dead_at is null and due_at < now()"
-        " order by due_at limit $1 for update skip locked)"
-        " update outbox set rings = rings + 1, due_at = now() + make_interval(secs => least(5 * 2 ^ least(rings, 10), $2))"
+        " and kind = any($1::text[]) order by due_at limit $2 for update skip locked)"
+        " update outbox set due_at = now() + make_interval(secs => $3)"
         " from late where outbox.shard = late.shard and outbox.id = late.id returning outbox.kind, outbox.id",
+        kinds,
         limit,
-        _LONGEST_PAUSE_SECONDS,
+        RING_SECONDS,
     )
     return [(Kind(record["kind"]), record["id"]) for record in records]
 

@@ -17,6 +17,7 @@ _QUEUE_OF = {
     Kind.NOTIFY: "notify",
     Kind.ALIGN: "fanout",
     Kind.RETRACT: "default",
+    Kind.DISCARD: "default",
 }
 
 
@@ -62,6 +63,14 @@ class Queue:
             await self._client.enqueue_job(kind.value, entry_id, _queue_name=queue_name(_QUEUE_OF[kind]))
         except (RedisError, OSError, TimeoutError):
             telemetry.REDIS_FAILURES.labels("queue").inc()
+
+    async def lengths(self) -> dict[str, int]:
+        """How many jobs wait in each queue; empty if the queue's Redis does not answer."""
+        try:
+            return {queue: await self._client.zcard(queue_name(queue)) for queue in QUEUES}
+        except (RedisError, OSError, TimeoutError):
+            telemetry.REDIS_FAILURES.labels("queue").inc()
+            return {}
 
     async def ping(self) -> None:
         """Raise what the client raises when the queue's Redis does not answer."""

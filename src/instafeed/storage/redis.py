@@ -5,6 +5,8 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -19,6 +21,7 @@ from instafeed.errors import RedisAway
 _SECONDS = 0.5
 _CONNECTIONS = 64
 _PAUSE_SECONDS = 1.0
+_SEEN = "seen"
 
 _log = telemetry.logger()
 
@@ -45,6 +48,14 @@ class Script:
     def __init__(self, text: str) -> None:
         self.text = text
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A note in Redis of which server held its data, and when."""
+
+    server: str
+    at: datetime
 
 
 class RedisServer:
@@ -88,3 +99,23 @@ class RedisServer:
                 return await cast("Awaitable[Any]", redis.evalsha(script.sha, len(keys), *keys, *map(str, arguments)))
             except NoScriptError:
                 return await cast("Awaitable[Any]", redis.eval(script.text, len(keys), *keys, *map(str, arguments)))
+
+    async def server_id(self) -> str:
+        """What names the running server: another one after a restart or a fail-over."""
+        async with self.calls("server") as redis:
+            info = await redis.info("server")
+        return str(info["run_id"])
+
+    async def seen(self) -> Seen | None:
+        """The last note."""
+        async with self.calls("server") as redis:
+            found = await cast("Awaitable[bytes | None]", redis.get(_SEEN))
+        if found is None:
+            return None
+        server, _, at = found.decode().partition(" ")
+        return Seen(server, datetime.fromisoformat(at))
+
+    async def see(self, seen: Seen) -> None:
+        """Leave a note."""
+        async with self.calls("server") as redis:
+            await redis.set(_SEEN, f"{seen.server} {seen.at.isoformat()}")

@@ -43,3 +43,10 @@ class SessionCache:
         async with self._redis.calls("sessions") as redis:
             found = await cast("Awaitable[list[bytes | None]]", redis.mget([f"session:{key}" for key in session_keys]))
         return {key for key, value in zip(session_keys, found, strict=True) if value == _TOMBSTONE}
+
+    async def forget_all(self) -> None:
+        """Forget every session, so that each is read from the database again; tombstones stay."""
+        async with self._redis.calls("sessions") as redis:
+            async for key in redis.scan_iter("session:*", count=1000):
+                if await cast("Awaitable[bytes | None]", redis.get(key)) != _TOMBSTONE:
+                    await redis.unlink(key)

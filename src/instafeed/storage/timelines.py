@@ -40,9 +40,10 @@ local function write(key, list)
   for i = 1, #list, 1000 do redis.call('RPUSH', key, unpack(list, i, math.min(i + 999, #list))) end
   if ttl > 0 and #list > 0 then redis.call('PEXPIRE', key, ttl) end
 end
--- Merge `ids` (descending) into `list` (descending, perhaps with a marker at its end). Without a marker the list says
--- nothing of what is below its last entry, so older ids are left out: they are found in SQL.
-local function merge(list, ids, cap)
+-- Merge `ids` (descending) into `list` (descending, perhaps with a marker at its end); returns the entries and the
+-- marker. Without a marker the list says nothing of what is below its last entry, so older ids are left out: they are
+-- found in SQL.
+local function merge(list, ids)
   local last = list[#list]
   local tail = marker(last) and last or nil
   local out, i, j, n = {}, 1, 1, #list - (tail and 1 or 0)
@@ -57,7 +58,7 @@ local function merge(list, ids, cap)
     else id = list[i]; i = i + 1 end
     out[#out + 1] = id
   end
-  return out, tail, #out > cap
+  return out, tail
 end
 local function cut(list, cap) for i = #list, cap + 1, -1 do list[i] = nil end end
 local function split(packed)
@@ -68,26 +69,34 @@ end
 """
 
 # ARGV: post id, followers (fixed width), window, slack. A list whose head is lower takes the id at its head, and cannot
-# have had it; else this post is late or was pushed before, and is merged in.
+# have had it; else this post is late or was pushed before. Like `merge`, `insert` leaves out what is below a list without
+# a marker; a late post is rarely far from the head, so that the list is not read whole.
 _PUSH = Script(
     _LIBRARY
     + f"""
+local function insert(key, id)
+  local from = 1
+  while true do
+    local some = redis.call('LRANGE', key, from, from + 63)
+    for _, other in ipairs(some) do
+      if other == id then return 0 end
+      if below(other, id) then return redis.call('LINSERT', key, 'BEFORE', other, id) end
+    end
+    if #some < 64 then return 0 end
+    from = from + 64
+  end
+end
 local prefix, id, followers, cap = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local full = cap + tonumber(ARGV[4])
 for at = 1, #followers, {ID_DIGITS} do
   local key = prefix .. string.sub(followers, at, at + {ID_DIGITS - 1})
   local head = redis.call('LINDEX', key, 0)
-  if head then
-    if below(head, id) then
-      if redis.call('LPUSHX', key, id) > full then
-        -- A list under construction that outgrows the window is given up: cut, it would pass for a whole one.
-        if string.byte(redis.call('LINDEX', key, -1)) == 45 then redis.call('DEL', key)
-        else redis.call('LTRIM', key, 0, cap - 1) end
-      end
-    elseif head ~= id then
-      local list, tail = merge(redis.call('LRANGE', key, 0, -1), {{id}}, full)
-      if tail then list[#list + 1] = tail end
-      write(key, list)
+  if head and head ~= id then
+    local length = below(head, id) and redis.call('LPUSHX', key, id) or insert(key, id)
+    if length > full then
+      -- A list under construction that outgrows the window is given up: cut, it would pass for a whole one.
+      if string.byte(redis.call('LINDEX', key, -1)) == 45 then redis.call('DEL', key, key .. ':lock')
+      else redis.call('LTRIM', key, 0, cap - 1) end
     end
   end
 end
@@ -101,9 +110,9 @@ _MERGE = Script(
 local old = redis.call('LRANGE', KEYS[1], 0, -1)
 if #old == 0 then return 0 end
 local cap = tonumber(ARGV[1])
-local list, tail, over = merge(old, split(ARGV[2]), cap)
+local list, tail = merge(old, split(ARGV[2]))
 -- A list under construction is cut by its builder; a cut takes the end marker off.
-if over and not (tail and tail ~= '0') then cut(list, cap); tail = nil end
+if #list > cap and (not tail or tail == '0') then cut(list, cap); tail = nil end
 if tail then list[#list + 1] = tail end
 write(KEYS[1], list)
 return 1
@@ -141,8 +150,8 @@ _FINISH = Script(
     + """
 if redis.call('LINDEX', KEYS[1], -1) ~= ARGV[1] then return 0 end
 local cap = tonumber(ARGV[2])
-local list, _, over = merge(redis.call('LRANGE', KEYS[1], 0, -1), split(ARGV[3]), cap)
-if over then cut(list, cap) elseif ARGV[4] == '1' then list[#list + 1] = '0' end
+local list = merge(redis.call('LRANGE', KEYS[1], 0, -1), split(ARGV[3]))
+if #list > cap then cut(list, cap) elseif ARGV[4] == '1' then list[#list + 1] = '0' end
 write(KEYS[1], list)
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 redis.call('DEL', KEYS[2])
@@ -150,12 +159,12 @@ return 1
 """
 )
 
-# ARGV: how many entries (0: all), seconds to live. Returns the list's last entry and its first ones.
+# ARGV: how many entries (0: all), seconds to live. Returns the list's first entries; nothing if it is not whole.
 _READ = Script("""
 local tail = redis.call('LINDEX', KEYS[1], -1)
-if not tail then return false end
+if not tail or string.byte(tail) == 45 then return false end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
-return {tail, redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[1]) - 1)}
+return redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[1]) - 1)
 """)
 
 _OPEN = Script("""
@@ -209,9 +218,9 @@ class Timelines:
     async def read(self, account_id: int, *, limit: int | None) -> Window | None:
         """The first `limit` entries (None: all); None if the feed is not materialised or is being rebuilt."""
         found = await self._run(_READ, [self._key(account_id)], limit or 0, self._idle_seconds)
-        if found is None or found[0].startswith(b"-"):
+        if found is None:
             return None
-        entries = [int(entry) for entry in found[1]]
+        entries = [int(entry) for entry in found]
         if entries[-1] == 0:
             return Window(entries[:-1], to_the_end=True)
         return Window(entries, to_the_end=False)
@@ -223,20 +232,22 @@ class Timelines:
         and two calls in flight keep Redis busy without making its other clients wait.
         """
         width = _IDS_A_CALL * ID_DIGITS
-        calls = [
+        calls = (
             (self._prefix(some.bucket), some.ids[at : at + width])
             for some in followers
             for at in range(0, len(some.ids), width)
-        ]
-        free = asyncio.Semaphore(_CALLS_IN_FLIGHT)
+        )
 
-        async def call(prefix: str, ids: str) -> None:
-            async with free:
+        async def make_calls() -> None:
+            for prefix, ids in calls:
                 await self._run(_PUSH, [prefix], str(post_id), ids, self._window, _TRIM_SLACK)
 
-        async with asyncio.TaskGroup() as group:
-            for prefix, ids in calls:
-                group.create_task(call(prefix, ids))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_CALLS_IN_FLIGHT):
+                    group.create_task(make_calls())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     async def push_to(self, account_id: int, post_id: int) -> None:
         """Put a post into one feed, if it is materialised."""

@@ -1,0 +1,42 @@
+"""Servers of their own for tests that break them."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from instafeed.dev.embedded import EmbeddedServers
+from instafeed.resources import open_resources
+from instafeed.settings import Settings
+from instafeed.storage import migrations
+from tests.conftest import make_settings
+from tests.feeds.world import World, ticking
+
+
+@pytest.fixture(scope="module")
+async def servers() -> AsyncIterator[EmbeddedServers]:
+    """Servers that keep what they were told, as in production."""
+    with tempfile.TemporaryDirectory(prefix="instafeed-faults-") as folder:
+        async with EmbeddedServers(Path(folder), durable=True) as started:
+            await migrations.migrate(started.endpoints.database_url)
+            yield started
+
+
+@pytest.fixture
+async def fault_settings(servers: EmbeddedServers) -> Settings:
+    """Settings for these servers. Fan-out goes in small steps, so that it can be caught in the middle."""
+    endpoints = servers.endpoints
+    return make_settings(endpoints, endpoints.database_url, redis_number=0, fan_out_chunk=100)
+
+
+@pytest.fixture
+async def world(fault_settings: Settings) -> AsyncIterator[World]:
+    """A world whose bells are heard by whatever worker runs."""
+    async with open_resources(fault_settings) as res:
+        async with res.redis.calls("test") as redis:
+            await redis.flushall()
+        world = World(replace(res, ids=ticking()))
+        await world.sql("update outbox set done_at = now() where done_at is null returning 1")
+        yield world

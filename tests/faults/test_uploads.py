@@ -1,0 +1,369 @@
+"""Uploads when the client, S3, the database or our own process goes away in the middle: stored whole, or not at all."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from instafeed import media, sweep
+from instafeed.errors import Unavailable
+from instafeed.ids import shard_of
+from instafeed.models import Viewer
+from instafeed.resources import Resources
+from instafeed.settings import Settings
+from instafeed.storage import blobs
+from instafeed.storage import media as media_rows
+from instafeed.storage.blobs import PART_BYTES
+from instafeed.storage.database import Connection, Database
+from tests.client import Client, eventually
+from tests.conftest import running_api
+from tests.media import s3_proxy
+from tests.media.s3_proxy import Fault, S3Proxy, Which, answering, answering_early, running_s3_proxy
+from tests.media.traces import Traces, tracing
+from tests.media.wire import Wire, wire
+from tests.photos import jpeg, large_jpeg
+from tests.processes import running_api_process
+
+pytestmark = pytest.mark.usefixtures("workers")  # they delete what is left of an upload
+
+SMALL = large_jpeg(200_000)
+LARGE = large_jpeg(PART_BYTES + 200_000)
+FORM = b'--line\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n'
+XML_ERROR = '<?xml version="1.0"?><Error><Code>InternalError</Code><Message>We failed.</Message></Error>'
+
+
+@pytest.fixture(scope="module")
+async def traces(res: Resources) -> AsyncIterator[Traces]:
+    """Looks for what uploads left behind."""
+    async with tracing(res) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+async def proxy(settings: Settings) -> AsyncIterator[S3Proxy]:
+    """S3 that fails to order."""
+    assert settings.s3_endpoint
+    async with running_s3_proxy(settings.s3_endpoint) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def author(settings: Settings, proxy: S3Proxy) -> AsyncIterator[Client]:
+    """Somebody at an API whose S3 fails to order."""
+    async with (
+        running_api(settings.model_copy(update={"s3_endpoint": proxy.url})) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        yield await Client.sign_up(http)
+
+
+@asynccontextmanager
+async def half_an_upload(url: str, author: Client, traces: Traces, sent: str, **headers: str) -> AsyncIterator[Wire]:
+    """An upload, to be continued, of which something has reached S3 or will not be forgotten."""
+    path = "/v1/posts/form" if sent.startswith("form") else "/v1/media"
+    length = {"Content-Length": "9000000"} if sent == "with_length" else {"Transfer-Encoding": "chunked"}
+    kind = {"Content-Type": "multipart/form-data; boundary=line"}
+    rows, uploads = await traces.rows(author), await traces.open_uploads()
+    async with wire(url) as connection:
+        await connection.post(path, author.headers | length | kind | headers)
+        send = connection.send if sent == "with_length" else connection.send_chunk
+        if sent.startswith("form"):
+            await send(FORM)
+        await send(LARGE if sent.endswith("in_parts") else SMALL)
+
+        async def under_way() -> bool:
+            if sent.endswith("in_parts"):
+                return await traces.open_uploads() > uploads
+            return await traces.rows(author) > rows
+
+        await eventually(under_way)
+        yield connection
+
+
+WAYS = ["with_length", "without_length", "without_length_in_parts", "form", "form_in_parts"]
+
+
+@pytest.mark.parametrize("sent", WAYS)
+async def test_of_a_client_that_vanishes_nothing_is_left(author: Client, traces: Traces, sent: str) -> None:
+    async with traces.none(author), half_an_upload(str(author.http.base_url), author, traces, sent) as connection:
+        connection.vanish()
+
+
+def later(monkeypatch: pytest.MonkeyPatch, res: Resources, seconds: float) -> None:
+    """Let the sweep's clock be ahead."""
+    settings = res.settings
+    longest = settings.upload_max_bytes / settings.upload_min_bytes_per_second + settings.upload_grace_seconds
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(time=lambda: time.time() + longest + seconds))
+
+
+async def test_of_a_process_that_is_killed_in_mid_upload_the_sweep_leaves_nothing(
+    settings: Settings, res: Resources, author: Client, traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = await traces.rows(author)
+    async with traces.none(author):
+        async with (
+            running_api_process(settings) as api,
+            half_an_upload(api.url, author, traces, "with_length"),
+            half_an_upload(api.url, author, traces, "without_length_in_parts"),
+            half_an_upload(api.url, author, traces, "form_in_parts"),
+        ):
+            await api.kill()
+        assert len(await traces.rows(author) - rows) == 3
+        assert len(await traces.open_uploads()) == 2
+        left = await traces.of(author)
+        await sweep.clear(res)
+        assert await traces.of(author) == left, "it might still be coming"
+        later(monkeypatch, res, 3601)
+        await sweep.clear(res)
+
+
+async def test_of_a_process_that_is_killed_between_s3s_answer_and_the_commit_the_sweep_leaves_nothing(
+    settings: Settings,
+    res: Resources,
+    author: Client,
+    traces: Traces,
+    proxy: S3Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with traces.none(author):
+        originals = set(await traces.objects("originals/"))
+        async with (
+            running_api_process(settings.model_copy(update={"s3_endpoint": proxy.url})) as api,
+            proxy.failing(s3_proxy.put, s3_proxy.hanging_after),
+            wire(api.url) as connection,
+        ):
+            await connection.post("/v1/media", author.headers | {"Content-Length": str(len(SMALL))})
+            await connection.send(SMALL)
+
+            async def stored() -> bool:
+                return set(await traces.objects("originals/")) > originals
+
+            await eventually(stored)
+            await api.kill()
+        later(monkeypatch, res, 3601)
+        await sweep.clear(res)
+
+
+async def test_an_upload_that_is_sent_again_under_its_key_after_a_kill_is_stored_once(
+    settings: Settings, res: Resources, author: Client, traces: Traces
+) -> None:
+    rows, originals = await traces.rows(author), set(await traces.objects("originals/"))
+    key = {"Idempotency-Key": "killed in mid upload"}
+    # A body without a length may be sent again with any other one.
+    async with (
+        running_api_process(settings) as api,
+        half_an_upload(api.url, author, traces, "without_length_in_parts", **key),
+    ):
+        await api.kill()
+    [reserved] = await traces.rows(author) - rows
+
+    async def body() -> AsyncIterator[bytes]:
+        yield SMALL
+
+    await author.call("POST", "/v1/media", 409, content=body(), headers=key)
+    async with res.db.acquire() as connection:
+        await connection.execute("update idempotency_keys set locked_until = now() where key = $1", *key.values())
+    taken = await author.call("POST", "/v1/media", 201, content=body(), headers=key)
+    assert taken["id"] == reserved
+    assert await author.call("POST", "/v1/media", 201, content=body(), headers=key) == taken
+
+    async def one_is_left() -> bool:
+        found = set(await traces.objects("originals/")) - originals
+        return len(found) == 1 and not await traces.open_uploads()
+
+    await eventually(one_is_left)
+    assert await traces.rows(author) - rows == {reserved}
+
+
+async def test_the_sweep_leaves_an_upload_alone_that_is_sent_again_under_an_old_id(
+    res: Resources, author: Client, traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account_id = int(author.id)
+    old_id = res.ids.next(shard_of(account_id)) - (86_400_000 << 23)
+    async with res.db.acquire() as connection:
+        assert await media_rows.insert_pending(
+            connection, old_id, account_id=account_id, object_key=blobs.new_object_key()
+        )
+    await sweep.clear(res)
+    assert str(old_id) in await traces.rows(author)
+    later(monkeypatch, res, 3601)
+    await sweep.clear(res)
+    assert str(old_id) not in await traces.rows(author)
+
+
+REFUSALS: dict[str, Fault] = {
+    "500": answering(500, XML_ERROR),
+    "503": answering(503),
+    "403": answering(403),
+    "early_503": answering_early(503),
+    "error_in_200": answering(200, XML_ERROR),
+    "reset": s3_proxy.resetting,
+    "lost_answer": s3_proxy.losing_the_answer,
+    "hanging": s3_proxy.hanging,
+    "hanging_after": s3_proxy.hanging_after,
+}
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    """A body without a length."""
+    for at in range(0, len(data), 1 << 16):
+        yield data[at : at + (1 << 16)]
+
+
+@pytest.mark.parametrize("fault", REFUSALS)
+@pytest.mark.parametrize(
+    ("which", "large"),
+    [(s3_proxy.put, False), (s3_proxy.put, True), (s3_proxy.create, True), (s3_proxy.complete, True)],
+    ids=["put", "part", "create", "complete"],
+)
+async def test_what_s3_does_not_take_is_answered_with_503_and_leaves_nothing(
+    author: Client,
+    traces: Traces,
+    proxy: S3Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    which: Which,
+    large: bool,
+    fault: str,
+) -> None:
+    monkeypatch.setattr(blobs, "_ANSWER_SECONDS", 0.5)
+    async with traces.none(author):
+        async with proxy.failing(which, REFUSALS[fault]):
+            answer = await author.http.post(
+                "/v1/media", content=pieces(LARGE) if large else SMALL, headers=author.headers
+            )
+        assert answer.status_code == 503, answer.text
+        assert answer.json()["type"] == "/problems/unavailable"
+        assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_s3_that_is_away_is_answered_with_503(
+    settings: Settings, author: Client, traces: Traces, res: Resources
+) -> None:
+    away = settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})
+    async with traces.none(author), running_api(away) as url, httpx.AsyncClient(base_url=url) as http:
+        for body in (SMALL, pieces(LARGE)):
+            answer = await http.post("/v1/media", content=body, headers=author.headers)
+            assert answer.status_code == 503
+            assert "retry-after" in answer.headers
+
+
+async def test_s3_that_takes_nothing_is_not_the_clients_fault(
+    author: Client, traces: Traces, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "_ANSWER_SECONDS", 0.5)
+    async with traces.none(author), proxy.failing(s3_proxy.put, s3_proxy.hanging):
+        await author.call("POST", "/v1/media", 503, content=large_jpeg(30_000_000))
+
+
+async def test_a_slow_client_is_not_s3s_fault(author: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "_ANSWER_SECONDS", 0.2)
+    async with wire(str(author.http.base_url)) as connection:
+        await connection.post("/v1/media", author.headers | {"Content-Length": str(len(SMALL))})
+        await connection.send(SMALL[:100_000])
+        await asyncio.sleep(0.5)  # longer than S3 may take
+        await connection.send(SMALL[100_000:])
+        assert (await connection.answer()).status == 201
+
+
+async def test_uploads_go_on_when_s3_is_back(author: Client, proxy: S3Proxy) -> None:
+    async with proxy.failing(s3_proxy.put, s3_proxy.resetting):
+        await author.call("POST", "/v1/media", 503, content=SMALL)
+    await author.upload(SMALL)
+
+
+async def test_without_room_for_a_part_there_is_a_503_soon_and_room_again_later(
+    settings: Settings, author: Client, traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "_ROOM_SECONDS", 0.1)
+    narrow = settings.model_copy(update={"upload_parts_in_memory": 1})
+    async with running_api(narrow) as url, httpx.AsyncClient(base_url=url) as http:
+        guest = Client(http, author.account, author.token)
+        async with half_an_upload(url, author, traces, "without_length"):
+            await guest.call("POST", "/v1/media", 503, content=pieces(SMALL))
+            await guest.upload(SMALL)
+
+        async def room() -> bool:
+            answer = await http.post("/v1/media", content=pieces(SMALL), headers=author.headers)
+            return answer.status_code == 201
+
+        await eventually(room)
+
+
+@asynccontextmanager
+async def trigger(res: Resources, author: Client, body: str) -> AsyncIterator[None]:
+    """Something happens in the database whenever a photo of the author's is about to be committed."""
+    async with res.db.acquire() as connection:
+        await connection.execute(f"create function spoil() returns trigger language plpgsql as $$ begin {body} end $$")
+        await connection.execute(
+            "create trigger spoil before update on media for each row"
+            f" when (new.status = 'processing' and new.account_id = {int(author.id)}) execute function spoil()"
+        )
+    try:
+        yield
+    finally:
+        async with res.db.acquire() as connection:
+            await connection.execute("drop function spoil cascade")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise exception 'no' using errcode = '40001';",
+        "raise exception 'no' using errcode = '53300';",
+        "perform pg_terminate_backend(pg_backend_pid()); return new;",
+    ],
+    ids=["serialization", "no_connections", "lost_connection"],
+)
+@pytest.mark.parametrize("path", ["media", "form"])
+async def test_what_the_database_does_not_commit_is_answered_with_503_and_leaves_nothing(
+    res: Resources, author: Client, traces: Traces, body: str, path: str
+) -> None:
+    posts = await author.walk(f"/v1/accounts/{author.id}/posts")
+    async with traces.none(author), trigger(res, author, body):
+        if path == "media":
+            answer = await author.http.post("/v1/media", content=SMALL, headers=author.headers)
+        else:
+            answer = await author.http.post("/v1/posts/form", files={"photo": SMALL}, headers=author.headers)
+        assert answer.status_code == 503, answer.text
+        assert "retry-after" in answer.headers
+    assert await author.walk(f"/v1/accounts/{author.id}/posts") == posts
+
+
+async def test_a_commit_whose_answer_was_lost_counts(
+    author: Client, res: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transact = Database.transact
+
+    async def losing_the_answer(self: Database, body: Callable[[Connection], Any]) -> Any:
+        monkeypatch.setattr(Database, "transact", transact)
+        await self.transact(body)
+        raise Unavailable("The database does not answer.")
+
+    monkeypatch.setattr(Database, "transact", losing_the_answer)
+    taken = await author.upload()
+    # Nobody could ring for the work: the sweep does.
+    async with res.db.acquire() as connection:
+        await connection.execute(
+            "update outbox set due_at = '-infinity' where payload ->> 'media' = $1 and done_at is null", taken["id"]
+        )
+    await sweep.ring(res)
+    assert (await author.ready(taken["id"]))["status"] == "ready"
+
+
+async def test_somebody_elses_photo_is_never_taken_for_ones_own(
+    res: Resources, author: Client, sign_up: Callable[..., Any]
+) -> None:
+    taken = await author.upload()
+    stranger = Viewer(account_id=int((await sign_up()).id), session_id=0, session_key="")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield jpeg()
+
+    with pytest.raises(Unavailable):
+        await media.receive(res, stranger, int(taken["id"]), body(), size=None, sha256=None)
+    assert (await author.ready(taken["id"]))["status"] == "ready"

@@ -1,0 +1,136 @@
+"""Puts tasks in a test's hands: each waits at every call of a server until the test lets it on, or ends it there."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
+
+from redis.asyncio import Redis
+
+from instafeed.storage.database import Connection, Database
+from instafeed.storage.redis import RedisServer
+
+T = TypeVar("T")
+
+
+class Killed(BaseException):
+    """The process is gone: no code of ours sees it coming."""
+
+
+class Actor:
+    """A task that stops before each call of a server. Of tasks that it starts, only one may make calls at a time."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._gate: asyncio.Future[None] | None = None
+        self._arrived = asyncio.Event()
+        self._task = asyncio.create_task(self._run(work))
+        self._task.add_done_callback(lambda _: self._arrived.set())
+
+    async def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        _actor.set(self)
+        return await work
+
+    async def wait(self) -> None:
+        """Called by the actor's own code before each call of a server."""
+        assert self._gate is None, "two calls at once"
+        self._gate = asyncio.get_running_loop().create_future()
+        self._arrived.set()
+        try:
+            await self._gate
+        finally:
+            self._gate = None
+
+    @property
+    def ended(self) -> bool:
+        return self._task.done()
+
+    @classmethod
+    async def begin(cls, work: Coroutine[Any, Any, Any]) -> "Actor":
+        """Start a task; return when it stands before its first call."""
+        actor = cls(work)
+        await actor._arrived.wait()
+        return actor
+
+    async def step(self, error: BaseException | None = None) -> None:
+        """Let it make one call, or fail in its place; return when it stands before the next one, or has ended."""
+        if self._gate is not None:
+            self._arrived.clear()
+            if error is None:
+                self._gate.set_result(None)
+            else:
+                self._gate.set_exception(error)
+            await self._arrived.wait()
+        if self.ended and not self._task.cancelled() and (failure := self._task.exception()):
+            if not isinstance(failure, (Killed, BaseExceptionGroup)):
+                raise failure
+
+    async def finish(self) -> None:
+        """Let it run to its end."""
+        while not self.ended:
+            await self.step()
+
+    async def kill(self) -> None:
+        """End it as `kill -9` would: it does nothing any more."""
+        while not self.ended:
+            await self.step(Killed())
+
+    async def stop(self) -> None:
+        """End it as a process does that is told to stop."""
+        if not self.ended:
+            self._arrived.clear()
+            self._task.cancel()
+            await self._arrived.wait()
+            await self.finish()
+
+
+_actor: ContextVar[Actor | None] = ContextVar("actor", default=None)
+
+
+async def _wait() -> None:
+    actor = _actor.get()
+    if actor is not None:
+        await actor.wait()
+
+
+class _GatedConnection:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        call: Callable[..., Awaitable[Any]] = getattr(self._connection, name)
+
+        async def gated(*arguments: Any) -> Any:
+            await _wait()
+            return await call(*arguments)
+
+        return gated
+
+
+class GatedDatabase(Database):
+    """Stops actors before each statement; a transaction is one call."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """A connection."""
+        async with self._database.acquire() as connection:
+            yield cast("Connection", _GatedConnection(connection))
+
+    async def transact(self, body: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `body` in a transaction."""
+        await _wait()
+        return await self._database.transact(body)
+
+
+class GatedRedis(RedisServer):
+    """Stops actors before each call."""
+
+    @asynccontextmanager
+    async def calls(self, part: str) -> AsyncIterator[Redis]:
+        """The client."""
+        await _wait()
+        async with super().calls(part) as redis:
+            yield redis
