@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import sentry_sdk
+
 from instafeed import telemetry
 from instafeed.errors import InstafeedError, Invalid
 from instafeed.models import Event, EventType, Viewer
@@ -16,7 +18,7 @@ from instafeed.storage import follows as follow_rows
 from instafeed.storage import posts as post_rows
 from instafeed.storage.event_log import order
 
-_WAIT_MILLISECONDS = 300  # below the time limit of a Redis call
+_WAIT_MILLISECONDS = 200  # well below the time limit of a Redis call
 _CHECK_SECONDS = 0.4
 _PAUSE_SECONDS = 0.5
 _BACKLOG = 200
@@ -57,13 +59,15 @@ class EventHub:
     def __init__(self, res: Resources) -> None:
         self._res = res
         self._streams: set[_Stream] = set()
+        self._closed = False
 
     async def run(self) -> None:
         """Read the log and hand its events out, end the streams of ended sessions; until cancelled."""
         await asyncio.gather(self._deliver(), self._end_revoked())
 
     def close(self) -> None:
-        """End all streams, because the process stops."""
+        """End all streams, and those that still come, because the process stops."""
+        self._closed = True
         for stream in self._streams:
             stream.end()
 
@@ -84,6 +88,8 @@ class EventHub:
         stream = _Stream(viewer)
         # Listening begins before the log's end is read: what is logged after that end is certain to be heard.
         self._streams.add(stream)
+        if self._closed:
+            stream.end()
         telemetry.EVENT_STREAMS.inc()
         try:
             beginning = await self._res.events.last_id()
@@ -126,7 +132,11 @@ class EventHub:
             followees = await follow_rows.followees_among(connection, me, {event.author_id for event in events})
             mine = [event for event in events if event.author_id == me or event.author_id in followees]
             there = await post_rows.published_among(connection, [event.post_id for event in mine])
-        return [event for event in mine if event.type is not EventType.POST_CREATED or event.post_id in there]
+        return [
+            event
+            for event in mine
+            if event.type is EventType.POST_DELETED or (event.type is EventType.POST_CREATED and event.post_id in there)
+        ]
 
     async def _deliver(self) -> None:
         position: str | None = None
@@ -135,9 +145,15 @@ class EventHub:
                 if position is None:
                     position = await self._res.events.last_id()
                 for event in await self._res.events.wait(position, milliseconds=_WAIT_MILLISECONDS):
-                    await self._hand_out(event)
+                    if event.type is not EventType.OTHER:
+                        await self._hand_out(event)
                     position = event.id
             except InstafeedError:
+                await asyncio.sleep(_PAUSE_SECONDS)
+            except Exception as error:
+                # It must not end with one event: all streams of the process would fall silent.
+                sentry_sdk.capture_exception(error)
+                telemetry.logger().error("an event was not handed out", exc_info=error)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _hand_out(self, event: Event) -> None:

@@ -139,6 +139,12 @@ class EventType(StrEnum):
 
     POST_CREATED = "post.created"
     POST_DELETED = "post.deleted"
+    OTHER = "other"
+    """One that a newer release logged: nobody is told of it."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "EventType":
+        return cls.OTHER
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ async def perform(
     else:
         telemetry.JOBS.labels(kind, "done").inc()
         await _finish(res, entry, follow_ups)
+        _log.info("job done", kind=kind, entry=str(entry_id), attempts=entry.attempts)
     finally:
         heart.cancel()
 

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, RedisError
 from instafeed import telemetry
 from instafeed.errors import RedisAway
 
-_SECONDS = 0.5
+_SECONDS = 1.0
 _CONNECTIONS = 64
 _PAUSE_SECONDS = 1.0
 _SEEN = "seen"

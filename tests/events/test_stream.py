@@ -1,0 +1,231 @@
+"""Server-sent events over a real socket."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from instafeed.models import EventType
+from instafeed.resources import Resources
+from instafeed.settings import Settings
+from tests.client import Client
+from tests.processes import running_api_process
+
+pytestmark = pytest.mark.usefixtures("workers")
+SignUp = Callable[..., Awaitable[Client]]
+
+
+@dataclass
+class Told:
+    """One thing that came over a stream; `event` is empty for the place where it begins."""
+
+    id: str
+    event: str
+    data: dict[str, str]
+
+
+class Stream:
+    """An open event stream."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.lines = response.aiter_lines()
+        self.response = response
+
+    async def next(self, *, seconds: float = 10) -> Told | None:
+        """What comes next; None at the end."""
+        fields: dict[str, str] = {}
+        async with asyncio.timeout(seconds):
+            async for line in self.lines:
+                if line:
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                elif "id" in fields:
+                    return Told(fields["id"], fields.get("event", ""), json.loads(fields.get("data", "{}")))
+        return None
+
+
+@asynccontextmanager
+async def listening(client: Client, after: str | None = None) -> AsyncIterator[Stream]:
+    """An event stream of the client, once it has begun."""
+    headers = client.headers | ({"Last-Event-ID": after} if after else {})
+    async with client.http.stream("GET", "/v1/feed/events", headers=headers) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield Stream(response)
+
+
+async def test_followers_and_the_author_are_told_of_a_post_and_strangers_not(sign_up: SignUp) -> None:
+    author, follower, stranger = await sign_up(), await sign_up(), await sign_up()
+    await follower.follow(author)
+    async with listening(author) as his, listening(follower) as theirs, listening(stranger) as others:
+        for stream in (his, theirs, others):
+            begun = await stream.next()
+            assert begun is not None
+            assert begun.event == ""
+        post = await author.post()
+        for stream in (his, theirs):
+            told = await stream.next()
+            assert told is not None
+            assert told.event == "post.created"
+            assert told.data["type"] == "post.created"
+            assert told.data["post_id"] == post["id"]
+            assert told.data["account_id"] == author.id
+            assert told.data["id"] == told.id
+        # What a stranger hears first is their own post: nothing came before it.
+        own = await stranger.post()
+        told = await others.next()
+        assert told is not None
+        assert told.data["post_id"] == own["id"]
+    assert await follower.feed() == [post["id"]], "who is told can read it"
+
+
+async def test_a_deleted_post_is_told_too(sign_up: SignUp) -> None:
+    author, follower = await sign_up(), await sign_up()
+    await follower.follow(author)
+    post = await author.post()
+    await follower.sees(post["id"])
+    async with listening(follower) as stream:
+        await stream.next()
+        await author.call("DELETE", f"/v1/posts/{post['id']}", 204)
+        told = await stream.next()
+        assert told is not None
+        assert (told.event, told.data["post_id"]) == ("post.deleted", post["id"])
+
+
+async def test_a_stream_goes_on_where_it_broke_off(sign_up: SignUp) -> None:
+    author, follower = await sign_up(), await sign_up()
+    await follower.follow(author)
+    async with listening(follower) as stream:
+        begun = await stream.next()
+    assert begun is not None
+    missed = [(await author.post())["id"] for _ in range(3)]
+    for post in missed:
+        await follower.sees(post)
+    async with listening(follower, after=begun.id) as stream:
+        told = [await stream.next() for _ in range(3)]
+        assert sorted(item.data["post_id"] for item in told if item) == sorted(missed)
+    assert told[0] is not None
+    async with listening(follower, after=told[0].id) as stream:
+        again = [await stream.next() for _ in range(2)]
+        assert [item.id for item in again if item] == [item.id for item in told[1:] if item]
+
+
+async def test_nothing_is_lost_when_the_log_was_emptied(sign_up: SignUp, res: Resources) -> None:
+    author, follower = await sign_up(), await sign_up()
+    await follower.follow(author)
+    async with listening(follower) as stream:
+        begun = await stream.next()
+    assert begun is not None
+    post = await author.post()
+    await follower.sees(post["id"])
+    async with res.redis.calls("test") as redis:
+        await redis.delete("events")
+    async with listening(follower, after=begun.id) as stream:
+        told = await stream.next()
+        assert told is not None
+        assert told.data["post_id"] == post["id"]
+
+
+async def test_what_may_no_longer_be_seen_is_not_told_later(sign_up: SignUp) -> None:
+    author, other, follower = await sign_up(), await sign_up(), await sign_up()
+    await follower.follow(author)
+    await follower.follow(other)
+    async with listening(follower) as stream:
+        begun = await stream.next()
+    assert begun is not None
+    unfollowed, deleted, kept = await author.post(), await other.post(), await other.post()
+    for post in (unfollowed, deleted, kept):
+        await follower.sees(post["id"])
+    await follower.unfollow(author)
+    await other.call("DELETE", f"/v1/posts/{deleted['id']}", 204)
+    async with listening(follower, after=begun.id) as stream:
+        told = await stream.next()
+        assert told is not None
+        assert (told.event, told.data["post_id"]) == ("post.created", kept["id"])
+
+
+async def test_an_event_of_a_newer_release_is_passed_over(sign_up: SignUp, res: Resources) -> None:
+    author = await sign_up()
+    async with listening(author) as stream:
+        await stream.next()
+        async with res.redis.calls("test") as redis:
+            await redis.xadd("events", {"type": "post.sung", "author": author.id, "post": "1"})
+        post = await author.post()
+        told = await stream.next()
+        assert told is not None
+        assert told.data["post_id"] == post["id"]
+
+
+@pytest.mark.parametrize("wrong", ["x", "1-", "-1", "1-1-1", "٣-٣", "9" * 60 + "-0"])
+async def test_a_foreign_last_event_id_is_refused(sign_up: SignUp, wrong: str) -> None:
+    someone = await sign_up()
+    headers = {"Last-Event-ID": wrong.encode()}
+    await someone.call("GET", "/v1/feed/events", 422, headers=headers)
+
+
+@pytest.mark.parametrize("path", ["/v1/sessions/current", "/v1/sessions/{id}", "/v1/sessions"])
+async def test_a_stream_ends_within_a_second_of_its_log_out(sign_up: SignUp, path: str) -> None:
+    someone = await sign_up()
+    log_in = {"username": someone.account["username"], "password": "correct horse battery staple"}
+    other = (await someone.http.post("/v1/sessions", json=log_in)).json()
+    client = Client(someone.http, someone.account, other["token"])
+    by = client if path.endswith("current") else someone
+    async with listening(client) as stream:
+        await stream.next()
+        await by.call("DELETE", path.format(id=other["session"]["id"]), 204)
+        began = time.monotonic()
+        assert await stream.next() is None
+        assert time.monotonic() - began < 1.5, "a second, and what a busy machine adds"
+
+
+async def test_a_hundred_streams_are_told_at_once(sign_up: SignUp, base_url: str) -> None:
+    author = await sign_up()
+    async with (
+        httpx.AsyncClient(base_url=base_url, timeout=30, limits=httpx.Limits(max_connections=120)) as http,
+        asyncio.TaskGroup() as group,
+    ):
+        client = Client(http, author.account, author.token)
+        begun = asyncio.Barrier(101)
+
+        async def hear() -> None:
+            async with listening(client) as stream:
+                await stream.next()
+                await begun.wait()
+                told = await stream.next(seconds=20)
+                assert told is not None
+                assert told.event == "post.created"
+
+        for _ in range(100):
+            group.create_task(hear())
+        await begun.wait()
+        await author.post()
+
+
+async def test_open_streams_do_not_hold_a_shutdown_up(settings: Settings) -> None:
+    async with (
+        running_api_process(settings) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=20) as http,
+    ):
+        someone = await Client.sign_up(http)
+        async with listening(someone) as stream:
+            begun = await stream.next()
+            assert begun is not None
+            began = time.monotonic()
+            api.child.send(signal.SIGTERM)
+            assert await stream.next() is None, "it ends in order, and the client comes back after its `retry`"
+            await api.child.wait()
+            assert time.monotonic() - began < 5
+
+
+def test_every_kind_of_event_is_documented() -> None:
+    from instafeed.api import schemas
+
+    extra = schemas.Event.model_fields["type"].json_schema_extra
+    assert isinstance(extra, dict)
+    assert extra["x-extensible-enum"] == [kind.value for kind in EventType if kind is not EventType.OTHER]
