@@ -1,5 +1,6 @@
 """What the tests of `instafeed dev` need to know about processes."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +24,15 @@ def _parents() -> dict[int, int]:
 
 @pytest.fixture
 def processes() -> Callable[[int], set[int]]:
-    """Of a process id: all processes that descend from it."""
+    """Of a process id: all processes that descend from it, but those of the servers that serve all tests."""
+    shared = {pid for pid, parent in _parents().items() if parent == os.getpid()}
 
     def descendants(root: int) -> set[int]:
         parents = _parents()
         found: set[int] = set()
         generation = {root}
         while generation:
-            generation = {pid for pid, parent in parents.items() if parent in generation}
+            generation = {pid for pid, parent in parents.items() if parent in generation} - shared
             found |= generation
         return found
 

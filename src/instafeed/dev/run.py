@@ -12,14 +12,16 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from instafeed.dev.embedded import BUCKET, REGION, EmbeddedError, EmbeddedServers
+from instafeed.dev.embedded import EmbeddedError, EmbeddedServers
 from instafeed.dev.process import Child, describe
+from instafeed.dev.servers import BUCKET, REGION, write_private
+from instafeed.settings import Settings
 from instafeed.storage.migrations import MigrationError, migrate
 
 READY_SECONDS = 60.0
 CHILD_STOP_SECONDS = 3.0
 DEATHS = 5
-DEATHS_SECONDS = 30.0
+DEATHS_SECONDS = 60.0
 
 
 class DevError(Exception):
@@ -41,12 +43,15 @@ async def run_dev(
         port: Its port.
         data: Folder of all data; made if it is not there.
         reset: Delete what is in the folder first.
-        demo: Fill in accounts and posts, unless they are there.
+        demo: Fill in accounts and posts, unless they are there; the log is of warnings and errors only, if not set.
         demo_photos: Folder of photos for the demo. Default: generated ones.
         environ: Environment of the API and the worker; what they need to find the servers is set in it.
 
     Returns:
         The exit status: 0 when it was stopped, 1 when something is wrong; what that is was printed.
+
+    Raises:
+        pydantic.ValidationError: a setting in `environ` is wrong.
     """
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -76,13 +81,15 @@ async def _run(
     *, host: str, port: int, data: Path, reset: bool, demo: bool, demo_photos: Path | None, environ: Mapping[str, str]
 ) -> None:
     began = time.monotonic()
+    demo = demo or demo_photos is not None
     _check_address(host, port)
     _check_photos(demo_photos)
     async with EmbeddedServers(data, reset=reset, report=_report) as servers:
         for name in await migrate(servers.postgres.url):
             _report(f"The migration {name} is applied.")
         program = [sys.executable, "-m", "instafeed"]
-        settings = {"INSTAFEED_LOG_FORMAT": "console", **environ, **_settings(servers)}
+        settings = {**_defaults(demo=demo), **environ, **_settings(servers)}
+        Settings.from_environ(settings)  # one that is wrong is told once, and not by programs that cannot start
 
         async def welcome() -> None:
             url = await _ready_url(host, port)
@@ -126,6 +133,12 @@ def _check_address(host: str, port: int) -> None:
         raise DevError(f"The API cannot listen on {host}, port {port}: {error.strerror}.") from error
 
 
+def _defaults(*, demo: bool) -> dict[str, str]:
+    # A line about each of the demo's hundreds of requests would bury what the person is to read.
+    quiet = {"INSTAFEED_LOG_LEVEL": "warning"} if demo else {}
+    return {"INSTAFEED_LOG_FORMAT": "console", **quiet}
+
+
 def _settings(servers: EmbeddedServers) -> dict[str, str]:
     endpoints = servers.endpoints
     return {
@@ -146,8 +159,7 @@ def _settings(servers: EmbeddedServers) -> dict[str, str]:
 
 def _secret_key(file: Path) -> str:
     if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(32))
+        write_private(file, secrets.token_urlsafe(32))
     return file.read_text()
 
 
@@ -174,7 +186,7 @@ async def _keep(name: str, command: Sequence[str], environ: Mapping[str, str]) -
                 f"{describe(status)}. What it wrote above says why."
             )
         _report(f"The {name} has ended ({describe(status)}); it is started again.")
-        await asyncio.sleep(0.25 * 2 ** (len(deaths) - 1))
+        await asyncio.sleep(0.1 * 2 ** (len(deaths) - 1))
 
 
 async def _ready_url(host: str, port: int) -> str:
@@ -209,8 +221,10 @@ def _greeting(url: str, data: Path, *, seconds: float) -> str:
 
 
 async def _fill_demo(url: str, photos: Path | None) -> None:
-    from instafeed.dev import demo  # noqa: PLC0415 - takes time to import, and few want it
-
+    try:
+        from instafeed.dev import demo  # noqa: PLC0415 - takes time to import, and few want it
+    except ModuleNotFoundError as error:
+        raise DevError(f"The demo needs {error.name}: pip install 'instafeed[embedded]'") from error
     try:
         login = await demo.fill(url, photos=photos, report=_report)
     except demo.DemoError as error:
