@@ -51,7 +51,7 @@ class Queue:
     """Enqueues jobs. A bell that cannot be rung is no error: the sweep rings again."""
 
     def __init__(self, url: str) -> None:
-        self._client = connect(url, seconds=0.5)
+        self._client = connect(url, seconds=1)
 
     async def close(self) -> None:
         """Close the connections."""
