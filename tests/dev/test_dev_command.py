@@ -165,7 +165,7 @@ async def test_a_program_that_cannot_run_is_given_up(tmp_path: Path, processes: 
         async with running(tmp_path / "data", INSTAFEED_METRICS_PORT=port) as dev:
             await dev.read_until("instafeed is ready", seconds=30)
             started = processes(dev.process.pid)
-            await dev.read_until("instafeed dev: The worker ended 5 times within 30 seconds", seconds=40)
+            await dev.read_until("instafeed dev: The worker ended 5 times within 60 seconds", seconds=60)
             assert await asyncio.wait_for(dev.process.wait(), 6) == 1
             assert gone(started, 0)
     assert "Address already in use" in dev.output
