@@ -103,6 +103,8 @@ class Settings(BaseModel):
 
     metrics_port: int = Field(default=0, ge=0, le=65_535)
     """Port on which a worker shows its metrics; 0 for none. The API shows its own at `/metrics`."""
+    metrics_host: str = "127.0.0.1"
+    """Address on which a worker shows its metrics."""
     sentry_dsn: SecretStr | None = None
     """Where errors are reported. Default: nowhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

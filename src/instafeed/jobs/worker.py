@@ -10,7 +10,7 @@ from arq.worker import Worker, create_worker
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
-from instafeed import tasks, telemetry
+from instafeed import tasks, telemetry, work
 from instafeed.errors import InstafeedError
 from instafeed.jobs import adapters
 from instafeed.resources import Resources, open_resources
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from arq.typing import WorkerCoroutine
 
 _POLL_SECONDS = 0.015
-_JOB_SECONDS = 60
+_JOB_SECONDS = work.LONGEST_SECONDS + 10
 _STOP_SECONDS = 3
 _PAUSE_SECONDS = 0.5
 # Photos take a core each, and their decoder's memory; the others wait for servers.
 _AT_ONCE = {"media": 2}
 _AT_ONCE_DEFAULT = 10
+# What killed workers were at stays at the head of their queue for `_JOB_SECONDS`, and must not hide what is behind it.
+_READ_AT_ONCE = 2000
 _SWEEP_SECONDS = set(range(0, 60, 5))
 _CLEAR_MINUTES = set(range(0, 60, 5))
 
@@ -56,7 +58,7 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
     ]
     # Through create_worker, where Sentry listens for errors of jobs.
     return create_worker(
-        {"functions": functions, "cron_jobs": schedule if queue_name == "default" else None},
+        {"functions": functions, "cron_jobs": schedule if queue_name == queue.CLOCK else None},
         redis_pool=queue.connect(res.settings.queue_url, seconds=5),
         job_serializer=queue.serialize,
         job_deserializer=queue.deserialize,
@@ -67,6 +69,7 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
         job_completion_wait=_STOP_SECONDS,
         handle_signals=False,
         log_results=False,
+        queue_read_limit=_READ_AT_ONCE,
         burst=burst,
     )
 
@@ -77,9 +80,15 @@ async def serve(settings: Settings, queues: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if settings.metrics_port:
-        start_http_server(settings.metrics_port)
+        start_http_server(settings.metrics_port, addr=settings.metrics_host)
     async with open_resources(settings) as res:
-        await asyncio.gather(*(supervise(res, name, stop) for name in queues))
+        await run(res, queues, stop)
+
+
+async def run(res: Resources, queues: Sequence[str], stop: asyncio.Event) -> None:
+    """Work on `queues` until `stop` is set. Whoever serves `default` also does what is due by the clock."""
+    clock = [queue.CLOCK] if "default" in queues else []
+    await asyncio.gather(*(supervise(res, name, stop) for name in [*queues, *clock]))
 
 
 async def supervise(res: Resources, queue_name: str, stop: asyncio.Event) -> None:
@@ -109,6 +118,7 @@ async def _finish(worker: Worker) -> None:
 
 async def _close(worker: Worker) -> None:
     await tasks.end(*worker.tasks.values())
+    worker.tasks.clear()  # arq would await those that were cancelled, and be cancelled with them
     try:
         await worker.close()
     except (RedisError, OSError, InstafeedError, TimeoutError):

@@ -1,0 +1,398 @@
+"""deploy/nginx does what it is there for, in front of the real API and the real store."""
+
+import asyncio
+import gzip
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from instafeed.api.problems import KINDS
+from instafeed.dev.process import Child
+from instafeed.settings import MIB
+from instafeed.storage.s3_signing import Signer
+from tests.client import Client, eventually
+from tests.deploy.compose import COMPOSE, DEPLOY
+from tests.deploy.running import HOST, Machine, free_ports, nginx_command, program, write_nginx
+from tests.photos import jpeg, large_jpeg
+
+if program("nginx") is None:
+    pytest.skip("nginx is not installed", allow_module_level=True)
+
+API_HOST = "api.example.org"
+
+
+async def _received(machine: Machine) -> float:
+    """Bytes of photos that have reached the APIs so far."""
+    async with httpx.AsyncClient() as http:
+        texts = [(await http.get(f"{machine.url(name)}/metrics")).text for name in ("api-1", "api-2")]
+    return sum(
+        float(n) for text in texts for n in re.findall(r"^instafeed_upload_bytes_total (\S+)$", text, re.MULTILINE)
+    )
+
+
+def _problem(answer: httpx.Response) -> dict[str, Any]:
+    """The problem that the answer says, seen to be one that clients know."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    kind = KINDS[problem["type"].removeprefix("/problems/")]
+    assert (problem["title"], problem["status"]) == (kind.title, kind.status)
+    assert problem["status"] == answer.status_code
+    assert problem.keys() == {"type", "title", "status", "detail", "request_id", "errors"}
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["cache-control"] == "no-store"
+    return problem
+
+
+def test_nginx_takes_the_configuration_of_the_image(tmp_path: Path) -> None:
+    """As it is mounted, but for what needs the containers' names and a newer nginx."""
+    port, photos, health = free_ports(3)
+    upstreams = tmp_path / "upstreams.conf"
+    conf = write_nginx(tmp_path, (DEPLOY / "nginx/upstreams.conf").read_text(), port=port, photos=photos, health=health)
+    found = subprocess.run([*nginx_command(conf), "-v"], capture_output=True, text=True, check=True).stderr
+    version = tuple(map(int, re.findall(r"nginx/(\d+)\.(\d+)\.(\d+)", found)[0]))
+    if version < (1, 27, 3):  # `resolve` is newer
+        upstreams.write_text(upstreams.read_text().replace(" resolve", ""))
+        upstreams.write_text(re.sub(r"server [\w-]+:", "server 127.0.0.1:", upstreams.read_text()))
+    done = subprocess.run([*nginx_command(conf), "-t"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[warn]" not in done.stderr
+
+
+async def test_a_post_goes_all_the_way_to_a_follower_and_back(nginx: Machine, phone: httpx.AsyncClient) -> None:
+    author, follower = await Client.sign_up(phone), await Client.sign_up(phone)
+    await follower.follow(author)
+    post = await author.post("through nginx")
+    await follower.sees(post["id"], seconds=30)
+    [seen] = (await follower.call("GET", "/v1/feed"))["items"]
+    async with httpx.AsyncClient() as anywhere:
+        for rendition in seen["media"][0]["renditions"]:
+            assert rendition["url"].startswith(f"{nginx.url('photos')}/instafeed/renditions/")
+            answer = await anywhere.get(rendition["url"])
+            assert answer.status_code == 200
+            assert answer.headers["content-type"] == rendition["content_type"]
+            assert answer.headers["cache-control"] == "private, max-age=3600, immutable"
+            assert len(answer.content) == rendition["bytes"]
+            part = await anywhere.get(rendition["url"], headers={"Range": "bytes=2-5"})
+            assert (part.status_code, part.content) == (206, answer.content[2:6])
+
+
+async def test_an_upload_reaches_the_api_while_it_is_sent(nginx: Machine, phone: httpx.AsyncClient) -> None:
+    client = await Client.sign_up(phone)
+    photo = large_jpeg(3 * MIB)
+    before = await _received(nginx)
+    early = 0.0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal early
+        yield photo[:MIB]
+
+        async def came() -> bool:
+            return await _received(nginx) - before >= MIB
+
+        await eventually(came)
+        early = await _received(nginx) - before
+        yield photo[MIB:]
+
+    headers = {"Content-Length": str(len(photo))}
+    media = await client.call("POST", "/v1/media", 201, content=pieces(), headers=headers)
+    assert early == MIB
+    assert media["status"] == "processing"
+
+
+async def test_a_form_goes_through_too(phone: httpx.AsyncClient) -> None:
+    client = await Client.sign_up(phone)
+    post = await client.call("POST", "/v1/posts/form", 201, files={"photo": ("photo.jpg", large_jpeg(2 * MIB))})
+    assert (await client.published(post["id"]))["id"] == post["id"]
+
+
+@pytest.mark.parametrize("path", ["/v1/media", "/v1/posts/form"])
+async def test_a_refusal_is_heard_in_the_middle_of_an_upload(phone: httpx.AsyncClient, path: str) -> None:
+    for _ in range(5):
+        answer = await phone.post(path, content=large_jpeg(8 * MIB))
+        assert answer.status_code == 401, answer.text
+        _problem(answer)
+
+
+async def test_too_large_is_said_before_it_is_sent(nginx: Machine) -> None:
+    for path, length, slug in (
+        ("/v1/media", 42 * MIB, "media-too-large"),
+        ("/v1/posts/form", 42 * MIB, "media-too-large"),
+        ("/v1/accounts", MIB, "body-too-large"),
+    ):
+        reader, writer = await asyncio.open_connection(HOST, nginx.ports["nginx"])
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: {API_HOST}\r\nContent-Length: {length}\r\n\r\n".encode())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert head.startswith(b"HTTP/1.1 413 ")
+        assert b"application/problem+json" in head
+        body = await reader.readexactly(int(re.findall(rb"(?i)content-length: (\d+)", head)[0]))
+        assert json.loads(body)["type"] == f"/problems/{slug}"
+        writer.close()
+
+
+async def test_a_body_without_a_length_is_bounded_too(phone: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield b" " * 8192
+
+    headers = {"Content-Type": "application/json"}
+    answer = await phone.post("/v1/accounts", content=endless(), headers=headers)
+    assert answer.status_code == 413
+    _problem(answer)
+
+
+async def test_the_apis_own_refusal_of_a_body_comes_through(phone: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await phone.post("/v1/accounts", content=b" " * 140_000, headers=headers)
+    assert _problem(answer)["detail"] == "A body has at most 131072 bytes."
+
+
+async def test_events_come_as_they_happen(phone: httpx.AsyncClient) -> None:
+    author, follower = await Client.sign_up(phone), await Client.sign_up(phone)
+    await follower.follow(author)
+    async with phone.stream("GET", "/v1/feed/events", headers=follower.headers) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = stream.aiter_lines()
+        first = await asyncio.wait_for(anext(lines), 5)
+        assert first.startswith("retry:")
+        post = await author.post("live")
+        async with asyncio.timeout(20):
+            async for line in lines:
+                if line.startswith("data:"):
+                    assert post["id"] in line
+                    break
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/metrics?x=1", "//metrics", "/./metrics", "/%6detrics", "/v1/../metrics", "/v1/..%2fmetrics"]
+)
+async def test_metrics_are_not_there_for_the_public(nginx: Machine, path: str) -> None:
+    reader, writer = await asyncio.open_connection(HOST, nginx.ports["nginx"])
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {API_HOST}\r\nConnection: close\r\n\r\n".encode())
+    text = (await reader.read()).decode()
+    writer.close()
+    assert text.startswith("HTTP/1.1 404 ")
+    assert "process_" not in text
+
+
+async def test_what_nginx_hides_looks_like_what_is_not_there(phone: httpx.AsyncClient) -> None:
+    headers = {"X-Request-Id": "the-same-id-for-both"}
+    hidden = await phone.get("/metrics", headers=headers)
+    missing = await phone.get("/nothing", headers=headers)
+    assert hidden.content == missing.content
+    assert _problem(hidden)["request_id"] == "the-same-id-for-both"
+    assert {name: value for name, value in hidden.headers.items() if name != "date"} == {
+        name: value for name, value in missing.headers.items() if name != "date"
+    }
+
+
+async def test_json_is_compressed(phone: httpx.AsyncClient) -> None:
+    async with phone.stream("GET", "/openapi.json", headers={"Accept-Encoding": "gzip"}) as answer:
+        raw = b"".join([piece async for piece in answer.aiter_raw()])
+    assert answer.headers["content-encoding"] == "gzip"
+    assert "openapi" in json.loads(gzip.decompress(raw))
+
+
+async def test_nginx_does_not_tell_its_version(phone: httpx.AsyncClient) -> None:
+    assert (await phone.get("/livez")).headers["server"] == "nginx"
+
+
+class TestPhotos:
+    """What the photos' server lets through."""
+
+    def _signed(self, nginx: Machine, key: str, *, host: str = "", method: str = "GET") -> str:
+        signer = Signer(
+            endpoint=f"http://{host}" if host else nginx.url("photos"),
+            region="us-east-1",
+            bucket="instafeed",
+            access_key=COMPOSE.values["S3_ACCESS_KEY"],
+            secret_key=COMPOSE.values["S3_SECRET_KEY"],
+        )
+        return signer.url(method, key, at=time.time(), seconds=600)
+
+    async def _put(self, nginx: Machine, key: str) -> None:
+        url = self._signed(nginx, key, host=f"{HOST}:{nginx.ports['seaweedfs']}", method="PUT")
+        async with httpx.AsyncClient() as http:
+            assert (await http.put(url, content=jpeg())).status_code == 200
+
+    async def test_a_signed_rendition_is_given_and_nothing_else(self, nginx: Machine) -> None:
+        for key in ("renditions/a/1080.jpg", "originals/a"):
+            await self._put(nginx, key)
+        async with httpx.AsyncClient() as http:
+            url = self._signed(nginx, "renditions/a/1080.jpg")
+            assert (await http.get(url)).content == jpeg()
+            assert (await http.get(url, headers={"X-Forwarded-Host": "elsewhere", "Cookie": "a=b"})).content == jpeg()
+            # Not signed, or for something else.
+            assert (await http.get(url.partition("?")[0])).status_code == 403
+            assert (await http.get(url.replace("1080", "640"))).status_code == 403
+            # An original stays inside, however well it is signed; so do the list and the rest of S3.
+            for key in ("originals/a", "renditions/../originals/a", "", "?list-type=2"):
+                answer = await http.get(self._signed(nginx, key))
+                assert answer.status_code == 404, key
+                assert "type" in _problem(answer)
+            for method in ("PUT", "POST", "DELETE", "OPTIONS"):
+                answer = await http.request(method, self._signed(nginx, "renditions/a/1080.jpg", method=method))
+                assert answer.status_code == 405
+                _problem(answer)
+            assert (await http.get(url)).content == jpeg()
+
+    async def test_the_name_for_photos_works_on_the_apis_port(self, nginx: Machine) -> None:
+        await self._put(nginx, "renditions/b/1080.jpg")
+        url = self._signed(nginx, "renditions/b/1080.jpg", host="photos.example.org")
+        path = url.removeprefix("http://photos.example.org")
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(nginx.url("nginx") + path, headers={"Host": "photos.example.org"})
+            assert answer.content == jpeg()
+            assert (await http.get(nginx.url("nginx") + path, headers={"Host": API_HOST})).status_code == 404
+
+    async def test_no_signature_is_in_the_log(self, nginx: Machine) -> None:
+        async with httpx.AsyncClient() as http:
+            await http.get(self._signed(nginx, "renditions/none/1080.jpg"))
+
+        async def logged() -> bool:
+            return "/instafeed/renditions/none/1080.jpg" in nginx.log("nginx").read_text()
+
+        await eventually(logged)
+        text = nginx.log("nginx").read_text()
+        assert "X-Amz-Signature" not in text
+        assert all(json.loads(line)["status"] for line in text.splitlines() if line.startswith("{"))
+
+
+async def test_nginx_is_healthy_while_it_answers(nginx: Machine) -> None:
+    command = nginx.health("nginx")
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    assert (await nginx.run("nginx", command))[0] == 0
+    assert (await nginx.run("nginx", nginx.health("nginx", port=free_ports(1)[0])))[0] != 0
+
+
+async def test_no_request_fails_while_an_api_is_replaced(nginx: Machine, phone: httpx.AsyncClient) -> None:
+    client = await Client.sign_up(phone)
+    stop = asyncio.Event()
+    statuses: list[int] = []
+
+    async def read() -> None:
+        while not stop.is_set():
+            statuses.append((await phone.get("/v1/limits", headers=client.headers)).status_code)
+            await asyncio.sleep(0.01)
+
+    reading = [asyncio.create_task(read()) for _ in range(4)]
+    await asyncio.sleep(0.3)
+    assert await nginx.stop("api-1") in {0, -signal.SIGTERM}
+    await asyncio.sleep(0.3)
+    await nginx.start("api-1")
+    await nginx.answers("api-1", "/livez")
+    await asyncio.sleep(0.3)
+    stop.set()
+    await asyncio.gather(*reading)
+    assert set(statuses) == {200}
+
+
+class Echo:
+    """An upstream that answers with what it got, as text."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.requests: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        self.connections += 1
+        try:
+            while True:
+                self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+
+@pytest.fixture
+async def echo(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[tuple[Echo, str]]:
+    """An echo behind nginx, and nginx's address; nothing listens behind the photos' server.
+
+    A parameter is added to proxies.conf.
+    """
+    echo = Echo()
+    port, photos, health, nowhere = free_ports(4)
+    async with await asyncio.start_server(echo.serve, HOST, 0) as server:
+        behind = server.sockets[0].getsockname()[1]
+        upstreams = f"""
+            upstream api {{ server {HOST}:{behind}; keepalive 4; }}
+            upstream photos {{ server {HOST}:{nowhere}; }}
+        """
+        conf = write_nginx(tmp_path, upstreams, port=port, photos=photos, health=health)
+        with (tmp_path / "proxies.conf").open("a") as proxies:
+            proxies.write(getattr(request, "param", ""))
+        with (tmp_path / "log").open("ab") as log:
+            child = await Child.start(nginx_command(conf), environ={}, output=log)
+        try:
+
+            async def listens() -> bool:
+                assert child.running, (tmp_path / "log").read_text()
+                with socket.socket() as attempt:
+                    return attempt.connect_ex((HOST, health)) == 0
+
+            await eventually(listens)
+            yield echo, f"http://{HOST}:{port}"
+        finally:
+            await child.stop(signal.SIGTERM, seconds=5)
+
+
+async def test_the_api_learns_who_asks_for_what(echo: tuple[Echo, str]) -> None:
+    upstream, url = echo
+    async with httpx.AsyncClient(base_url=url) as http:
+        spoofed = {"X-Forwarded-For": "6.6.6.6", "Host": "api.example.org:8443", "X-Request-Id": "mine-1234"}
+        await http.get("/v1/posts/a%2Fb?cursor=%20x", headers=spoofed)
+        await http.get("/", headers={"X-Request-Id": "no good id!"})
+        await http.get("/")
+    first, second, third = upstream.requests
+    assert first.startswith("GET /v1/posts/a%2Fb?cursor=%20x HTTP/1.1\r\n")
+    assert re.findall(r"(?im)^x-forwarded-for: *(.*)\r$", first) == [HOST]
+    assert re.findall(r"(?im)^host: *(.*)\r$", first) == ["api.example.org:8443"]
+    assert re.findall(r"(?im)^x-request-id: *(.*)\r$", first) == ["mine-1234"]
+    assert not re.findall(r"(?im)^connection: *(.*)\r$", first)
+    ids = [re.findall(r"(?im)^x-request-id: *(.*)\r$", request)[0] for request in (second, third)]
+    assert all(re.fullmatch(r"[0-9a-f]{32}", id_) for id_ in ids)
+    assert ids[0] != ids[1]
+    assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("echo", [f"set_real_ip_from {HOST};\n"], indirect=True)
+async def test_a_balancer_in_front_is_believed_when_it_is_named(echo: tuple[Echo, str]) -> None:
+    upstream, url = echo
+    async with httpx.AsyncClient(base_url=url) as http:
+        await http.get("/", headers={"X-Forwarded-For": "6.6.6.6, 203.0.113.7"})
+    assert re.findall(r"(?im)^x-forwarded-for: *(.*)\r$", upstream.requests[0]) == ["203.0.113.7"]
+
+
+async def test_nothing_behind_it_is_a_problem_that_passes(echo: tuple[Echo, str], tmp_path: Path) -> None:
+    _, url = echo
+    async with httpx.AsyncClient(base_url=url, headers={"Host": "photos.example.org"}) as http:
+        answer = await http.get("/instafeed/renditions/a.jpg?X-Amz-Signature=secret")
+    assert _problem(answer)["type"] == "/problems/unavailable"
+    assert answer.headers["retry-after"] == "2"
+    assert "secret" not in (tmp_path / "log").read_text()
+
+
+async def test_what_is_no_request_is_refused_in_the_same_words(echo: tuple[Echo, str]) -> None:
+    upstream, url = echo
+    async with httpx.AsyncClient(base_url=url) as http:
+        assert _problem(await http.get("/", headers={"X-Large": "x" * 20_000}))["status"] == 431
+        assert _problem(await http.get("/" + "x" * 20_000))["status"] == 400
+    for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01 a TLS hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+        reader, writer = await asyncio.open_connection(HOST, int(url.rpartition(":")[2]))
+        writer.write(nonsense)
+        said = await asyncio.wait_for(reader.read(), 5)
+        assert said.startswith(b"HTTP/1.1 400 "), said
+        assert b'"status":400' in said
+        writer.close()
+    assert not upstream.requests
