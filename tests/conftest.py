@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 
 from instafeed.api.app import create_app
+from instafeed.api.server import configure
 from instafeed.dev.embedded import EmbeddedServers, Endpoints
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
@@ -157,7 +158,7 @@ async def running_api(settings: Settings) -> AsyncIterator[str]:
     app = create_app(settings)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
+        server = uvicorn.Server(configure(app, timeout_graceful_shutdown=2))
         serving = asyncio.create_task(server.serve([listener]))
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)

@@ -1,10 +1,9 @@
 """Signing up, and who is who."""
 
-import contextlib
 import re
 import unicodedata
 
-from instafeed.errors import Invalid, NotFound, RedisAway, UsernameTaken
+from instafeed.errors import Invalid, NotFound, UsernameTaken
 from instafeed.models import Account, Relation, Session, Viewer
 from instafeed.resources import Resources
 from instafeed.sessions import LogIn, open_session
@@ -55,7 +54,7 @@ async def sign_up(
         email: lower-case, or None.
         display_name: may be empty.
         device_name: what the session is called in the list of devices.
-        repeat_key: see `sessions.open_session`.
+        repeat_key: see `sessions.repeatable_secret`.
 
     Raises:
         UsernameTaken, EmailTaken: another account has it, or the name is reserved.
@@ -65,7 +64,7 @@ async def sign_up(
     password_hash = await res.passwords.hash(password)
 
     async def body(connection: Connection) -> tuple[str, Account | None, Session | None]:
-        if await account_rows.id_of_username(connection, username) != account_id:
+        if await account_rows.get(connection, account_id) is None:
             await account_rows.insert(
                 connection,
                 account_id,
@@ -83,8 +82,6 @@ async def sign_up(
     token, account, session = await res.db.transact(body)
     if account is None or session is None:
         raise Invalid("The account could not be made.")
-    with contextlib.suppress(RedisAway):  # the first read of the feed makes it then
-        await res.timelines.open(account_id)
     return LogIn(account, session, token)
 
 
@@ -104,9 +101,9 @@ async def get(res: Resources, viewer: Viewer, account_id: int) -> tuple[Account,
 
 
 async def get_by_username(res: Resources, viewer: Viewer, username: str) -> tuple[Account, Relation | None]:
-    """Like `get`, by a name in any of its variants."""
+    """Like `get`, by a normalized username."""
     async with res.db.acquire() as connection:
-        account_id = await account_rows.id_of_username(connection, normalize_username(username))
+        account_id = await account_rows.id_of_username(connection, username)
     if account_id is None:
         raise NotFound
     return await get(res, viewer, account_id)

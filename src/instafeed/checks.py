@@ -5,8 +5,6 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from instafeed.errors import InstafeedError
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
@@ -43,7 +41,7 @@ async def _check(name: str, answer: Awaitable[Any]) -> Check:
     except InstafeedError as error:
         cause = type(error.__cause__).__name__ if error.__cause__ else ""
         return Check(name, ready=False, detail=f"{error.detail} ({cause})" if cause else error.detail)
-    except (RedisError, OSError, TimeoutError) as error:
+    except Exception as error:
         return Check(name, ready=False, detail=f"does not answer ({type(error).__name__})")
     return Check(name, ready=True, detail="answers")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from instafeed.errors import NotFound, RedisAway, Unauthenticated, WrongCredentials
 from instafeed.ids import MAX_ID
-from instafeed.models import Account, Session, Viewer
+from instafeed.models import Account, Page, Session, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
 from instafeed.storage import sessions as session_rows
@@ -31,6 +31,20 @@ def _key(account_id: int, token_hash: bytes) -> str:
     return f"{account_id}:{token_hash.hex()}"
 
 
+def _text(secret: bytes) -> str:
+    return urlsafe_b64encode(secret).decode().rstrip("=")
+
+
+def repeatable_secret(res: Resources, session_id: int, repeat_key: str) -> str:
+    """The secret half of the token of a session that a request with this Idempotency-Key opens.
+
+    It follows from the two and from our secret key: a request that is sent again gets the same token, and no token is
+    ever kept.
+    """
+    text = f"token\0{session_id}\0{repeat_key}"
+    return _text(hmac.digest(res.settings.secret_key.get_secret_value().encode(), text.encode(), hashlib.sha256))
+
+
 async def open_session(
     res: Resources,
     connection: Connection,
@@ -42,15 +56,9 @@ async def open_session(
 ) -> str:
     """Add a session in the running transaction and return its token.
 
-    `repeat_key`, the request's Idempotency-Key, makes the token follow from it and from our secret key: a request that
-    is sent again gets the same token, and no token is ever kept.
+    `repeat_key` is the request's Idempotency-Key: see `repeatable_secret`.
     """
-    if repeat_key is None:
-        raw = secrets.token_bytes(32)
-    else:
-        text = f"token\0{session_id}\0{repeat_key}"
-        raw = hmac.digest(res.settings.secret_key.get_secret_value().encode(), text.encode(), hashlib.sha256)
-    secret = urlsafe_b64encode(raw).decode().rstrip("=")
+    secret = _text(secrets.token_bytes(32)) if repeat_key is None else repeatable_secret(res, session_id, repeat_key)
     await session_rows.insert(
         connection,
         session_id,
@@ -64,7 +72,7 @@ async def open_session(
 async def log_in(
     res: Resources, *, username: str, password: str, device_name: str, session_id: int, repeat_key: str | None
 ) -> LogIn:
-    """Open a session named `session_id`, or find it open; for `repeat_key` see `open_session`.
+    """Open a session named `session_id`, or find it open; for `repeat_key` see `repeatable_secret`.
 
     Raises:
         WrongCredentials: one of the two is wrong; both take the same time.
@@ -122,10 +130,14 @@ async def _look_up(res: Resources, account_id: int, token_hash: bytes) -> int | 
     return session_id
 
 
-async def list_all(res: Resources, viewer: Viewer) -> list[Session]:
+async def page(res: Resources, viewer: Viewer, *, below: int, limit: int) -> Page[Session]:
     """The viewer's devices, newest first."""
     async with res.db.acquire() as connection:
-        return await session_rows.list_all(connection, viewer.account_id)
+        found = await session_rows.page(
+            connection, viewer.account_id, below=below, limit=limit + 1, idle_days=res.settings.session_days
+        )
+    shown = found[:limit]
+    return Page(shown, next=shown[-1].id if len(found) > limit else None)
 
 
 async def end(res: Resources, viewer: Viewer, session_id: int) -> None:
@@ -135,11 +147,14 @@ async def end(res: Resources, viewer: Viewer, session_id: int) -> None:
         NotFound: the viewer has no such session.
         RedisAway: the session goes on: it could not be ended everywhere.
     """
-    async with res.db.acquire() as connection:
-        hashes = await session_rows.token_hashes(connection, viewer.account_id)
-    if session_id not in hashes:
-        raise NotFound
-    await _end(res, viewer, {session_id: hashes[session_id]})
+
+    async def body(connection: Connection) -> None:
+        token_hash = await session_rows.delete(connection, viewer.account_id, session_id)
+        if token_hash is None:
+            raise NotFound
+        await _end_in_cache(res, viewer, [token_hash])
+
+    await res.db.transact(body)
 
 
 async def end_others(res: Resources, viewer: Viewer) -> None:
@@ -148,14 +163,14 @@ async def end_others(res: Resources, viewer: Viewer) -> None:
     Raises:
         RedisAway: the sessions go on: they could not be ended everywhere.
     """
-    async with res.db.acquire() as connection:
-        hashes = await session_rows.token_hashes(connection, viewer.account_id)
-    hashes.pop(viewer.session_id, None)
-    await _end(res, viewer, hashes)
+
+    async def body(connection: Connection) -> None:
+        token_hashes = await session_rows.delete_others(connection, viewer.account_id, viewer.session_id)
+        await _end_in_cache(res, viewer, token_hashes)
+
+    await res.db.transact(body)
 
 
-async def _end(res: Resources, viewer: Viewer, hashes: dict[int, bytes]) -> None:
-    # Redis first: a session that is gone only from the database would go on from the cache.
-    await res.sessions.end(_key(viewer.account_id, token_hash) for token_hash in hashes.values())
-    async with res.db.acquire() as connection:
-        await session_rows.delete(connection, viewer.account_id, list(hashes))
+async def _end_in_cache(res: Resources, viewer: Viewer, token_hashes: list[bytes]) -> None:
+    # Inside the transaction: sessions that cannot be ended in the cache stay, and so do those whose rows cannot go.
+    await res.sessions.end(_key(viewer.account_id, token_hash) for token_hash in token_hashes)

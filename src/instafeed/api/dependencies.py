@@ -23,7 +23,12 @@ def resources(request: Request) -> Resources:
     return cast("Resources", request.state.resources)
 
 
-Res = Annotated[Resources, Depends(resources)]
+async def _resources(request: Request) -> Resources:
+    # Dependencies are coroutines even where they await nothing: the framework runs others in threads.
+    return resources(request)
+
+
+Res = Annotated[Resources, Depends(_resources)]
 
 
 async def _authenticate(request: Request, res: Resources) -> Viewer:
@@ -86,7 +91,7 @@ class PageRequest:
         return cursor
 
 
-def page_request(
+async def page_request(
     request: Request,
     res: Res,
     viewer: Reader,

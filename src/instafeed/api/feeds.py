@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from instafeed import feeds
 from instafeed.api import present, schemas
 from instafeed.api.dependencies import Page, Reader, Res
+from instafeed.errors import InstafeedError
 from instafeed.events import EventHub
 from instafeed.models import Event
 
@@ -75,7 +76,10 @@ async def _lines(
             if not done:
                 yield ":\n\n"
                 continue
-            item = coming.result()
+            try:
+                item = coming.result()
+            except InstafeedError:
+                return  # the client comes back, and is told again from where it was
             if item is None:
                 return
             yield _line(*item)

@@ -110,7 +110,7 @@ class Once:
         return Response(made.model_dump_json(), 201, headers=headers, media_type="application/json")
 
 
-def once(
+async def once(
     request: Request,
     res: Res,
     idempotency_key: Annotated[

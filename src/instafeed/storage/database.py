@@ -41,6 +41,13 @@ async def _set_up(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
+def _is_gone(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # the pool has taken it back already
+
+
 class Database:
     """A pool of connections that opens lazily, so that a process starts while PostgreSQL is away."""
 
@@ -87,7 +94,7 @@ class Database:
         except _AWAY as error:
             raise errors.Unavailable("The database does not answer.", retry_after=1) from error
         except asyncpg.InterfaceError as error:
-            if connection.is_closed():
+            if _is_gone(connection):
                 raise errors.Unavailable("The database does not answer.", retry_after=1) from error
             raise
         finally:

@@ -6,6 +6,7 @@ crash therefore creates the same row, and the primary key says that it is there 
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 
 from instafeed.ids import SHARDS, shard_of
 from instafeed.storage.database import Connection
@@ -28,78 +29,91 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
-    """A key as it was found: `mine` if this request holds it now."""
+class Hold:
+    """A key that this request holds. Should it hold it for too long, another one takes it over, and this one's hand is
+    off it: `locked_until` tells them apart.
+    """
+
+    owner: Owner
+    key: str
+    resource_id: int
+    locked_until: datetime
+
+    @property
+    def row(self) -> tuple[int, int, str, datetime]:
+        """What names the key's row for as long as it is held."""
+        return self.owner.shard(self.key), self.owner.account_id, self.key, self.locked_until
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A key that was used before; `status` is None while it is still worked on."""
 
     fingerprint: bytes
     resource_id: int
-    mine: bool
     status: int | None
-    headers: dict[str, str] | None
-    body: bytes | None
+    headers: dict[str, str]
+    body: bytes
 
 
 async def reserve(
     connection: Connection, owner: Owner, key: str, *, fingerprint: bytes, resource_id: int
-) -> Reservation:
-    """Hold `key` for `LOCK_SECONDS`, or find who holds it, or what was answered."""
-    record = await connection.fetchrow(
-        "insert into idempotency_keys as held (shard, account_id, key, fingerprint, resource_id, locked_until)"
-        " values ($1, $2, $3, $4, $5, now() + make_interval(secs => $6)) on conflict (shard, account_id, key) do update"
-        " set locked_until = case when held.status is null and held.locked_until < now() and held.fingerprint = $4"
-        " then excluded.locked_until else held.locked_until end"
-        " returning fingerprint, resource_id, status, headers, body, locked_until = now() + make_interval(secs => $6) as mine",
-        owner.shard(key),
-        owner.account_id,
-        key,
-        fingerprint,
-        resource_id,
-        LOCK_SECONDS,
-    )
-    assert record is not None
-    return Reservation(
-        fingerprint=record["fingerprint"],
-        resource_id=record["resource_id"],
-        mine=record["mine"] and record["status"] is None,
-        status=record["status"],
-        headers=record["headers"],
-        body=record["body"],
-    )
+) -> Hold | Found:
+    """Hold `key` for `LOCK_SECONDS`, or find what came of it."""
+    while True:
+        held = await connection.fetchrow(
+            "insert into idempotency_keys as held (shard, account_id, key, fingerprint, resource_id, locked_until)"
+            " values ($1, $2, $3, $4, $5, now() + make_interval(secs => $6))"
+            " on conflict (shard, account_id, key) do update set locked_until = excluded.locked_until"
+            " where held.status is null and held.locked_until < now() and held.fingerprint = excluded.fingerprint"
+            " returning resource_id, locked_until",
+            owner.shard(key),
+            owner.account_id,
+            key,
+            fingerprint,
+            resource_id,
+            LOCK_SECONDS,
+        )
+        if held is not None:
+            return Hold(owner, key, held["resource_id"], held["locked_until"])
+        found = await connection.fetchrow(
+            "select fingerprint, resource_id, status, headers, body from idempotency_keys"
+            " where shard = $1 and account_id = $2 and key = $3",
+            owner.shard(key),
+            owner.account_id,
+            key,
+        )
+        # It may have been forgotten in between.
+        if found is not None:
+            return Found(
+                fingerprint=found["fingerprint"],
+                resource_id=found["resource_id"],
+                status=found["status"],
+                headers=found["headers"] or {},
+                body=found["body"] or b"",
+            )
 
 
-async def keep(
-    connection: Connection, owner: Owner, key: str, *, status: int, headers: dict[str, str], body: bytes
-) -> None:
+_HELD = "where shard = $1 and account_id = $2 and key = $3 and locked_until = $4"
+
+
+async def keep(connection: Connection, hold: Hold, *, status: int, headers: dict[str, str], body: bytes) -> None:
     """Keep the reply."""
     await connection.execute(
-        "update idempotency_keys set status = $4, headers = $5, body = $6 where shard = $1 and account_id = $2 and key = $3",
-        owner.shard(key),
-        owner.account_id,
-        key,
-        status,
-        headers,
-        body,
+        f"update idempotency_keys set status = $5, headers = $6, body = $7 {_HELD}", *hold.row, status, headers, body
     )
 
 
-async def unlock(connection: Connection, owner: Owner, key: str) -> None:
+async def unlock(connection: Connection, hold: Hold) -> None:
     """Nobody works on it any more and what came of it is unknown: another try may, under the same reserved id."""
     await connection.execute(
-        "update idempotency_keys set locked_until = now() - interval '1 second' where shard = $1 and account_id = $2 and key = $3",
-        owner.shard(key),
-        owner.account_id,
-        key,
+        f"update idempotency_keys set locked_until = now() - interval '1 second' {_HELD}", *hold.row
     )
 
 
-async def forget(connection: Connection, owner: Owner, key: str) -> None:
+async def forget(connection: Connection, hold: Hold) -> None:
     """Nothing was created: the key may be used for something else."""
-    await connection.execute(
-        "delete from idempotency_keys where shard = $1 and account_id = $2 and key = $3",
-        owner.shard(key),
-        owner.account_id,
-        key,
-    )
+    await connection.execute(f"delete from idempotency_keys {_HELD}", *hold.row)
 
 
 async def forget_old(connection: Connection) -> None:

@@ -14,8 +14,8 @@ from instafeed.storage.redis import RedisServer, Script
 
 _LOCAL_CLIENTS = 10_000
 
-# ARGV: interval and burst in microseconds. Returns how long until the next request passes (0: this one did), and how
-# far the client is from rest, both in microseconds.
+# ARGV: interval and burst. Returns how long until the next request passes (0: this one did), and how far the client is
+# from rest. All are whole microseconds.
 _GCRA = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -51,36 +51,36 @@ class Verdict:
     """Seconds until a request passes; 0 if this one did."""
 
 
+_SECOND = 1_000_000  # microseconds
+
+
 class RateLimiter:
     """Counts requests by policy and client."""
 
     def __init__(self, redis: RedisServer) -> None:
         self._redis = redis
-        self._local: OrderedDict[str, float] = OrderedDict()
+        self._local: OrderedDict[str, int] = OrderedDict()
 
     async def check(self, policy: Policy, client: str) -> Verdict:
         """Count one request of `client`."""
-        interval = policy.seconds / policy.quota
+        burst = policy.seconds * _SECOND
+        interval = burst // policy.quota
         key = f"rate:{policy.name}:{client}"
         try:
-            wait, ahead = (
-                microseconds / 1e6
-                for microseconds in await self._redis.run(
-                    "rate_limits", _GCRA, [key], round(interval * 1e6), policy.seconds * 1_000_000
-                )
-            )
+            wait, ahead = await self._redis.run("rate_limits", _GCRA, [key], interval, burst)
         except RedisAway:
-            wait, ahead = self._check_locally(key, interval, policy.seconds)
-        return Verdict(policy, max(0, int((policy.seconds - ahead) / interval + 1e-6)), ahead, wait)
+            wait, ahead = self._check_locally(key, interval, burst)
+        return Verdict(policy, max(0, burst - ahead) // interval, ahead / _SECOND, wait / _SECOND)
 
-    def _check_locally(self, key: str, interval: float, burst: float) -> tuple[float, float]:
-        now = time.monotonic()
-        arrival = max(self._local.get(key, 0.0), now)
+    def _check_locally(self, key: str, interval: int, burst: int) -> tuple[int, int]:
+        now = time.monotonic_ns() // 1000
+        arrival = max(self._local.get(key, 0), now)
         wait = arrival + interval - burst - now
-        if wait > 1e-9:
+        if wait > 0:
             return wait, arrival - now
-        self._local[key] = arrival + interval
+        arrival += interval
+        self._local[key] = arrival
         self._local.move_to_end(key)
         if len(self._local) > _LOCAL_CLIENTS:
             self._local.popitem(last=False)
-        return 0.0, arrival + interval - now
+        return 0, arrival - now

@@ -50,29 +50,37 @@ async def use(connection: Connection, account_id: int, token_hash: bytes, *, idl
     return found
 
 
-async def list_all(connection: Connection, account_id: int) -> list[Session]:
-    """The account's sessions, newest first."""
+async def page(connection: Connection, account_id: int, *, below: int, limit: int, idle_days: int) -> list[Session]:
+    """The account's sessions that did not idle too long, newest first, with ids below `below`."""
     records = await connection.fetch(
-        "select id, device_name, used_at from sessions where shard = $1 and account_id = $2 order by id desc",
+        "select id, device_name, used_at from sessions where shard = $1 and account_id = $2 and id < $3"
+        " and used_at > now() - make_interval(days => $5) order by id desc limit $4",
         shard_of(account_id),
         account_id,
+        below,
+        limit,
+        idle_days,
     )
     return [_from_record(record) for record in records]
 
 
-async def token_hashes(connection: Connection, account_id: int) -> dict[int, bytes]:
-    """The token hash of each session of the account, by session id."""
-    records = await connection.fetch(
-        "select id, token_hash from sessions where shard = $1 and account_id = $2", shard_of(account_id), account_id
-    )
-    return {record["id"]: record["token_hash"] for record in records}
-
-
-async def delete(connection: Connection, account_id: int, session_ids: list[int]) -> None:
-    """End sessions of the account."""
-    await connection.execute(
-        "delete from sessions where shard = $1 and account_id = $2 and id = any($3::bigint[])",
+async def delete(connection: Connection, account_id: int, session_id: int) -> bytes | None:
+    """End a session of the account; returns its token's hash, None if there is no such session."""
+    token_hash: bytes | None = await connection.fetchval(
+        "delete from sessions where shard = $1 and account_id = $2 and id = $3 returning token_hash",
         shard_of(account_id),
         account_id,
-        session_ids,
+        session_id,
     )
+    return token_hash
+
+
+async def delete_others(connection: Connection, account_id: int, session_id: int) -> list[bytes]:
+    """End all sessions of the account but this one; returns their tokens' hashes."""
+    records = await connection.fetch(
+        "delete from sessions where shard = $1 and account_id = $2 and id <> $3 returning token_hash",
+        shard_of(account_id),
+        account_id,
+        session_id,
+    )
+    return [record["token_hash"] for record in records]

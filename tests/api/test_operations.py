@@ -1,0 +1,192 @@
+"""What operators see: limits, health, metrics, logs."""
+
+import json
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.routing import iter_route_contexts
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
+
+from instafeed.api import limits
+from instafeed.api.app import create_app
+from instafeed.dev.process import Child
+from instafeed.settings import Settings
+from tests.api.answers import JSON
+from tests.client import PASSWORD, Client, eventually
+from tests.conftest import running_api
+from tests.processes import environ_of
+
+PARTS = ["database", "redis", "queue", "photos"]
+AWAY: dict[str, dict[str, str]] = {
+    "database": {"database_url": "postgresql://postgres@127.0.0.1:1/nothing"},
+    "redis": {"redis_url": "redis://127.0.0.1:1/0"},
+    "queue": {"queue_redis_url": "redis://127.0.0.1:1/0"},
+    "photos": {"s3_endpoint": "http://127.0.0.1:1"},
+}
+
+
+def changed(settings: Settings, changes: Mapping[str, object]) -> Settings:
+    """The settings with some others, checked as they would be at a start."""
+    return Settings.model_validate({**settings.model_dump(), **changes})
+
+
+async def readiness(settings: Settings, changes: Mapping[str, object]) -> tuple[int, dict[str, bool]]:
+    async with running_api(changed(settings, changes)) as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get("/livez")).json() == {"alive": True}
+        answer = await client.get("/readyz")
+    body = answer.json()
+    parts = {part["name"]: part["ready"] for part in body["parts"]}
+    assert body["ready"] is all(parts.values())
+    return answer.status_code, parts
+
+
+async def test_all_parts_are_ready(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"ready": True, "parts": [{"name": name, "ready": True} for name in PARTS]}
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_part_that_is_away_is_named(settings: Settings, part: str) -> None:
+    status, parts = await readiness(settings, AWAY[part])
+    assert status == 503
+    assert parts == {name: name != part for name in PARTS}
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("database", {"database_url": "{server}/no_such_database"}),
+        ("database", {"database_url": "{server}/postgres"}),  # without our tables
+        ("photos", {"s3_secret_key": "wrong"}),
+        ("photos", {"s3_bucket": "no-such-bucket"}),
+    ],
+)
+async def test_a_part_that_answers_what_it_should_not_is_not_ready(
+    settings: Settings, part: str, changes: dict[str, str]
+) -> None:
+    server = settings.database_url.get_secret_value().rpartition("/")[0]
+    status, parts = await readiness(settings, {name: value.format(server=server) for name, value in changes.items()})
+    assert status == 503
+    assert parts == {name: name != part for name in PARTS}
+
+
+async def test_a_process_that_is_not_ready_says_so_to_clients(settings: Settings, ada: Client) -> None:
+    broken = changed(settings, AWAY["database"] | AWAY["redis"])
+    async with running_api(broken) as url, httpx.AsyncClient(base_url=url) as client:
+        for method, path in (
+            ("GET", "/v1/me"),
+            ("GET", "/v1/feed"),
+            ("POST", "/v1/sessions"),
+            ("POST", "/v1/accounts"),
+        ):
+            body = json.dumps({"username": "ada", "password": PASSWORD})
+            answer = await client.request(method, path, content=body, headers=ada.headers | JSON)
+            assert answer.status_code == 503, f"{path}: {answer.text}"
+            assert answer.json()["type"] == "/problems/unavailable"
+            assert answer.headers["retry-after"] == "1"
+
+
+async def test_limits_are_published(http: httpx.AsyncClient, settings: Settings) -> None:
+    answer = await http.get("/v1/limits")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["upload_max_bytes"] == settings.upload_max_bytes
+    assert body["photos_per_post"] == 10
+    assert {"image/jpeg", "image/png", "image/webp"} <= set(body["photo_types"])
+    assert body["rate_limits"] == [
+        {"name": policy.name, "quota": policy.quota, "seconds": policy.seconds} for policy in limits.ALL
+    ]
+
+
+async def test_metrics_name_routes_and_never_paths(http: httpx.AsyncClient, ada: Client, settings: Settings) -> None:
+    await ada.call("GET", f"/v1/accounts/{ada.id}")
+    for path in (f"/v1/{secrets.token_hex(8)}", "/v1/accounts/abc", "/v1/posts/1"):
+        await http.get(path, headers=ada.headers)
+    await http.request("PROPFIND", "/v1/me")
+    answer = await http.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    requests = families["instafeed_http_requests"].samples
+    routes = {sample.labels["route"] for sample in requests}
+    assert "/v1/accounts/{account_id}" in routes
+    assert "none" in routes
+    assert all(route == "none" or not any(part.isdigit() for part in route.split("/")) for route in routes)
+    assert routes <= {"none", *(route.path for route in iter_route_contexts(create_app(settings).routes))}
+    assert {sample.labels["method"] for sample in requests} <= {
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "PATCH",
+        "DELETE",
+        "OPTIONS",
+        "other",
+    }
+    assert families["instafeed_http_request_seconds"].type == "histogram"
+    assert ada.id not in answer.text
+
+
+async def test_a_served_process_logs_every_request_once_and_no_secret(settings: Settings, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    log = tmp_path / "log"
+    username, request_id = f"logged{secrets.token_hex(4)}", "a-request-of-ours"
+    environ = environ_of(changed(settings, {"log_level": "info"}))
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "instafeed", "serve", "--port", port]
+        child = await Child.start(command, environ=environ, output=output)
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+
+                async def answers() -> bool:
+                    assert child.running
+                    try:
+                        return (await http.get("/livez")).is_success
+                    except httpx.TransportError:
+                        return False
+
+                await eventually(answers, seconds=30)
+                client = await Client.sign_up(http, username)
+                headers = client.headers | {"X-Request-Id": request_id}
+                await http.get("/v1/me", headers=headers)
+                await http.get(f"/v1/nothing\u2028{client.id}", params={"token": client.token})
+                wrong = {"username": username, "password": "a wrong password"}
+                assert (await http.post("/v1/sessions", json=wrong)).status_code == 401
+                # What libraries have to say is a line of the same form: uvicorn says that it cannot do this.
+                await http.get("/v1/me", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+        finally:
+            await child.stop(signal.SIGTERM, seconds=10)
+    text = log.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    requests = [line for line in lines if line["event"] == "request" and line["route"] != "/livez"]
+    assert [(line["method"], line["route"], line["status"]) for line in requests] == [
+        ("POST", "/v1/accounts", 201),
+        ("GET", "/v1/me", 200),
+        ("GET", "none", 404),
+        ("POST", "/v1/sessions", 401),
+        ("GET", "/v1/me", 401),
+    ]
+    assert {line["level"] for line in lines if line.get("logger") == "uvicorn.error"} == {"warning"}
+    [mine] = [line for line in lines if line.get("request_id") == request_id]
+    assert (mine["account"], mine["process"], mine["level"]) == (client.id, "api", "info")
+    assert mine["seconds"] >= 0
+    for secret in (client.token, client.token.partition(".")[2], PASSWORD, "a wrong password", username):
+        assert secret not in text
+    for name in ("secret_key", "s3_secret_key"):
+        assert getattr(settings, name).get_secret_value() not in text
+
+
+def test_rate_limits_cannot_be_off_in_production(settings: Settings) -> None:
+    with pytest.raises(ValidationError, match="rate_limits=off is refused in production"):
+        changed(settings, {"environment": "production"})
+    assert changed(settings, {"environment": "production", "rate_limits": "on"}).rate_limits == "on"
