@@ -89,13 +89,14 @@ async def running_worker(settings: Settings, *queues: str) -> AsyncIterator[Prog
 
 
 @asynccontextmanager
-async def running_api_process(settings: Settings) -> AsyncIterator[Api]:
-    """`instafeed serve`, once it answers."""
+async def running_api_process(settings: Settings, *command: str) -> AsyncIterator[Api]:
+    """`instafeed serve`, once it answers; `command` is what to start instead of `-m instafeed`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     api_url = f"http://127.0.0.1:{port}"
-    async with _running(settings, "serve", "--port", str(port)) as child, httpx.AsyncClient() as http:
+    started = _running(settings, "serve", "--port", str(port), command=command or ("-m", "instafeed"))
+    async with started as child, httpx.AsyncClient() as http:
 
         async def answers() -> bool:
             assert child.running, "it ended at once"
@@ -109,8 +110,10 @@ async def running_api_process(settings: Settings) -> AsyncIterator[Api]:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, *arguments: str) -> AsyncIterator[Child]:
-    child = await Child.start([sys.executable, "-m", "instafeed", *arguments], environ=environ_of(settings))
+async def _running(
+    settings: Settings, *arguments: str, command: tuple[str, ...] = ("-m", "instafeed")
+) -> AsyncIterator[Child]:
+    child = await Child.start([sys.executable, *command, *arguments], environ=environ_of(settings))
     try:
         yield child
     finally:

@@ -1,12 +1,15 @@
 """Photos: taking them in, and making them ready."""
 
 import asyncio
+import contextlib
 import hashlib
+import shutil
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
-from instafeed import telemetry
+from instafeed import posts, telemetry
 from instafeed.errors import (
     DigestMismatch,
     InstafeedError,
@@ -14,14 +17,13 @@ from instafeed.errors import (
     MediaTooLarge,
     MediaUnsupported,
     NotFound,
-    UploadTooSlow,
+    Unavailable,
 )
 from instafeed.ids import shard_of
 from instafeed.imaging.process import DecoderFailed, Limits, Refused, Rendered
 from instafeed.imaging.process import render as render_files
 from instafeed.imaging.sniff import HEAD_BYTES, sniff
-from instafeed.models import Media, MediaStatus, Rendition, Viewer
-from instafeed.posts import publish_when_ready
+from instafeed.models import Media, MediaStatus, PhotoOfPost, Post, Rendition, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import new_object_key, original_key, rendition_prefix
@@ -29,19 +31,21 @@ from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp, note
 
-_GRACE_SECONDS = 10.0
 _DECODER_TRIES = 3
+_FOLDER = "instafeed-render-"
+_LEFT_SECONDS = 600
+
+Commit = Callable[[Connection], Awaitable[None]]
+"""What is committed together with a photo."""
 
 
 class _Meter:
-    """Passes a body on, and counts, times, hashes and bounds it on the way."""
+    """Passes a body on, and counts, hashes and bounds it on the way."""
 
-    def __init__(self, body: AsyncIterator[bytes], *, max_bytes: int, min_rate: int) -> None:
+    def __init__(self, body: AsyncIterator[bytes], *, max_bytes: int) -> None:
         self._body = body
         self._max_bytes = max_bytes
-        self._min_rate = min_rate
         self._hash = hashlib.sha256()
-        self._began = asyncio.get_running_loop().time()
         self.size = 0
         self.error: InstafeedError | None = None
         """Why the body ended early: the HTTP client that is fed with it reports an error of its own."""
@@ -53,43 +57,45 @@ class _Meter:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            while chunk := await self._next():
-                yield chunk
+            async for piece in self._body:
+                self.size += len(piece)
+                if self.size > self._max_bytes:
+                    raise _too_large(self._max_bytes)
+                self._hash.update(piece)
+                telemetry.UPLOAD_BYTES.inc(len(piece))
+                yield piece
         except InstafeedError as error:
             self.error = error
             raise
 
-    async def _next(self) -> bytes:
-        patience = _GRACE_SECONDS + self.size / self._min_rate if self._min_rate else None
-        try:
-            async with asyncio.timeout_at(None if patience is None else self._began + patience):
-                chunk = await anext(self._body, b"")
-        except TimeoutError:
-            raise UploadTooSlow(f"Send at least {self._min_rate} bytes a second.") from None
-        self.size += len(chunk)
-        if self.size > self._max_bytes:
-            raise MediaTooLarge(f"A photo has at most {self._max_bytes} bytes.")
-        self._hash.update(chunk)
-        telemetry.UPLOAD_BYTES.inc(len(chunk))
-        return chunk
+
+def _too_large(max_bytes: int) -> MediaTooLarge:
+    return MediaTooLarge(f"A photo has at most {max_bytes} bytes.")
 
 
-async def _with_head(chunks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
+async def _with_head(pieces: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
     """The first bytes of a body, and the whole of it."""
     head = b""
-    while len(head) < HEAD_BYTES and (chunk := await anext(chunks, b"")):
-        head += chunk
+    while len(head) < HEAD_BYTES and (piece := await anext(pieces, b"")):
+        head += piece
 
     async def whole() -> AsyncIterator[bytes]:
         yield head
-        async for chunk in chunks:
-            yield chunk
+        async for piece in pieces:
+            yield piece
 
     return head, whole()
 
 
 async def receive(
-    res: Resources, viewer: Viewer, media_id: int, body: AsyncIterator[bytes], *, size: int | None, sha256: bytes | None
+    res: Resources,
+    viewer: Viewer,
+    media_id: int,
+    body: AsyncIterator[bytes],
+    *,
+    size: int | None,
+    sha256: bytes | None,
+    commit: Commit | None = None,
 ) -> Media:
     """Stream a photo into S3 and have its renditions made.
 
@@ -102,46 +108,35 @@ async def receive(
         body: the bytes, never empty pieces. What it raises when the client goes away passes through.
         size: how many bytes there will be; None if that is not known.
         sha256: what their SHA-256 must be; None to take what comes.
+        commit: called in the transaction that makes it a photo; may be called several times.
 
     Raises:
-        MediaTooLarge, MediaUnsupported, MediaIncomplete, UploadTooSlow, DigestMismatch: the photo is not taken.
+        MediaTooLarge, MediaUnsupported, MediaIncomplete, DigestMismatch: the photo is not taken.
         Unavailable: it could not be stored.
     """
     max_bytes = res.settings.upload_max_bytes
     if size is not None and size > max_bytes:
-        raise MediaTooLarge(f"A photo has at most {max_bytes} bytes.")
-    object_key = new_object_key()
-    if (there := await _begin(res, viewer, media_id, object_key)) is not None:
-        return there
-    meter = _Meter(body, max_bytes=max_bytes, min_rate=res.settings.upload_min_bytes_per_second)
+        raise _too_large(max_bytes)
+    meter = _Meter(body, max_bytes=max_bytes)
     try:
-        media = await _store(res, media_id, object_key, meter, size, sha256)
+        media = await _receive(res, viewer, media_id, meter, size, sha256, commit)
     except BaseException as error:
-        telemetry.UPLOADS.labels(type(error).__name__).inc()
-        await asyncio.shield(_undo(res, media_id, object_key))
-        if meter.error is not None:
+        telemetry.UPLOADS.labels(type(meter.error or error).__name__).inc()
+        if meter.error not in (None, error):
             raise meter.error from error
         raise
     telemetry.UPLOADS.labels("stored").inc()
     return media
 
 
-async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str) -> Media | None:
-    """Note that bytes are about to arrive; returns the photo if they have arrived before."""
-    async with res.db.acquire() as connection:
-        there = await media_rows.get(connection, media_id)
-    if there is not None and there.status is not MediaStatus.PENDING:
-        return there
-    if there is not None:
-        # The same request came before and broke off. Should it be still at it, it finds its row gone.
-        await forget(res, media_id, there.object_key)
-    async with res.db.acquire() as connection:
-        await media_rows.insert_pending(connection, media_id, account_id=viewer.account_id, object_key=object_key)
-    return None
-
-
-async def _store(
-    res: Resources, media_id: int, object_key: str, meter: _Meter, size: int | None, sha256: bytes | None
+async def _receive(
+    res: Resources,
+    viewer: Viewer,
+    media_id: int,
+    meter: _Meter,
+    size: int | None,
+    sha256: bytes | None,
+    commit: Commit | None,
 ) -> Media:
     head, body = await _with_head(aiter(meter))
     if not head:
@@ -149,15 +144,9 @@ async def _store(
     format_ = sniff(head)
     if format_ is None:
         raise MediaUnsupported("Send a JPEG, PNG, WebP, HEIC, AVIF or GIF.")
-    key = original_key(object_key)
-    if size is None:
-        await res.blobs.put_unsized(key, body, content_type=format_.content_type)
-    else:
-        await res.blobs.put(key, body, size=size, content_type=format_.content_type)
-        if meter.size != size:
-            raise MediaIncomplete(f"{size} bytes were announced, {meter.size} came.")
-    if sha256 is not None and meter.digest != sha256:
-        raise DigestMismatch("The SHA-256 of what came is not the one in Content-Digest.")
+    object_key = new_object_key()
+    if (there := await _begin(res, viewer, media_id, object_key)) is not None:
+        return there
 
     async def finish(connection: Connection) -> tuple[int, Media]:
         uploaded = await media_rows.mark_uploaded(
@@ -170,32 +159,109 @@ async def _store(
         )
         if not uploaded:
             raise MediaIncomplete("The upload took so long that it was given up.")
-        entry = await note(res, connection, shard_of(media_id), Kind.RENDER, {"media": media_id})
+        if commit is not None:
+            await commit(connection)
+        entry = await note(res, connection, shard_of(media_id), Kind.RENDER, {"media": media_id, "key": object_key})
         return entry, uploaded
 
-    entry, media = await res.db.transact(finish)
+    try:
+        key = original_key(object_key)
+        if size is None:
+            await res.blobs.put_unsized(key, body, content_type=format_.content_type)
+        else:
+            await res.blobs.put(key, body, size=size, content_type=format_.content_type)
+            async for _ in body:
+                pass  # to its very end, where it says whether the client is still there
+        if sha256 is not None and meter.digest != sha256:
+            raise DigestMismatch("The SHA-256 of what came is not the one in Content-Digest.")
+        entry, media = await res.db.transact(finish)
+    except BaseException as error:
+        stored = await asyncio.shield(_undo(res, media_id, object_key))
+        if stored is None or not isinstance(error, Exception):
+            raise
+        return stored  # it was committed after all: the answer was lost
     await res.queue.ring(Kind.RENDER, entry)
     return media
 
 
-async def _undo(res: Resources, media_id: int, object_key: str) -> None:
-    """Leave nothing of an upload that failed. What cannot be undone now, the sweep finds by the row."""
-    try:
+async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str) -> Media | None:
+    """Note that bytes are about to arrive; returns the photo if they have arrived before."""
+    for _ in range(2):
         async with res.db.acquire() as connection:
-            media = await media_rows.get(connection, media_id)
-        if media is None or media.object_key != object_key:
-            await res.blobs.delete_photo(object_key)
-        elif media.status is MediaStatus.PENDING:
-            await forget(res, media_id, object_key)
-    except InstafeedError as error:
-        telemetry.logger().warning("an upload was not undone yet", media=str(media_id), reason=error.detail)
+            if await media_rows.insert_pending(
+                connection, media_id, account_id=viewer.account_id, object_key=object_key
+            ):
+                return None
+            there = await media_rows.get(connection, media_id)
+        if there is None or there.account_id != viewer.account_id:
+            break  # two processes made the same id
+        if there.status is MediaStatus.PENDING:
+            # The same request came before and broke off. Should it be still at it, it finds its row gone.
+            there = await forget(res, media_id, there.object_key)
+        if there is not None:
+            return there
+    raise Unavailable("Ask again in a moment.", retry_after=1)
 
 
-async def forget(res: Resources, media_id: int, object_key: str) -> None:
-    """Delete the objects of a photo that never became one, then its row."""
-    await res.blobs.delete_photo(object_key)
-    async with res.db.acquire() as connection:
-        await media_rows.delete(connection, media_id)
+async def _undo(res: Resources, media_id: int, object_key: str) -> Media | None:
+    try:
+        return await forget(res, media_id, object_key)
+    except Unavailable as error:
+        # The sweep finds it by its row.
+        telemetry.logger().warning("an upload is not undone yet", media=str(media_id), reason=error.detail)
+        return None
+
+
+async def forget(res: Resources, media_id: int, object_key: str) -> Media | None:
+    """Leave nothing of an upload that broke off; returns the photo if it had become one.
+
+    The row goes first: from then on the upload cannot succeed any more.
+    """
+
+    async def body(connection: Connection) -> tuple[Media | None, int]:
+        await media_rows.delete_pending(connection, media_id, object_key)
+        media = await media_rows.get(connection, media_id)
+        if media is not None and media.object_key == object_key:
+            return media, 0
+        return None, await note(res, connection, shard_of(media_id), Kind.DISCARD, {"key": object_key})
+
+    media, entry = await res.db.transact(body)
+    if media is None:
+        await res.queue.ring(Kind.DISCARD, entry)
+    return media
+
+
+async def discard(res: Resources, entry: Entry) -> list[FollowUp]:
+    """Job: delete what is stored of a photo that is none, or no more."""
+    await res.blobs.abort_uploads(original_key(entry.payload["key"]))
+    await res.blobs.delete_photo(entry.payload["key"])
+    return []
+
+
+async def post(
+    res: Resources, viewer: Viewer, post_id: int, body: AsyncIterator[bytes], *, texts: Callable[[], tuple[str, str]]
+) -> Post:
+    """Stream a photo in and post it: both, or neither.
+
+    Args:
+        res: the resources.
+        viewer: its author.
+        post_id: the id to give both; where they are there already, they are found again.
+        body: the photo's bytes, as for `receive`.
+        texts: gives caption and alternative text, and is asked when `body` has ended.
+
+    Raises:
+        MediaTooLarge, MediaUnsupported, MediaIncomplete: the photo is not taken.
+        Unavailable: it could not be stored.
+    """
+
+    async def commit(connection: Connection) -> None:
+        caption, alt_text = texts()
+        photos = [PhotoOfPost(post_id, alt_text)]
+        await posts.add(res, connection, viewer, post_id, caption=caption, photos=photos)
+
+    await receive(res, viewer, post_id, body, size=None, sha256=None, commit=commit)
+    return await posts.get(res, viewer, post_id)
 
 
 async def get(res: Resources, viewer: Viewer, media_id: int) -> Media:
@@ -216,12 +282,15 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
     media_id: int = entry.payload["media"]
     async with res.db.acquire() as connection:
         media = await media_rows.get(connection, media_id)
-    if media is None or media.status is not MediaStatus.PROCESSING:
+    if media is None:
+        return _deleted(entry)
+    if media.status is not MediaStatus.PROCESSING:
         return []
-    with tempfile.TemporaryDirectory(prefix="instafeed-") as folder, telemetry.RENDER_SECONDS.time():
-        source, out = Path(folder, "original"), Path(folder, "renditions")
+    with _folder() as folder, telemetry.RENDER_SECONDS.time():
+        source, out = folder / "original", folder / "renditions"
         out.mkdir()
-        await res.blobs.fetch(original_key(media.object_key), source)
+        if not await res.blobs.fetch(original_key(media.object_key), source):
+            return await _fail(res, media_id, "The photo is lost.")
         try:
             rendered = await render_files(source, out, limits=Limits(max_pixels=res.settings.upload_max_pixels))
         except Refused as refused:
@@ -243,15 +312,28 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
         )
         if ready is None:
             return await media_rows.get(connection, media_id) is None, None
-        return False, await publish_when_ready(res, connection, ready.post_id) if ready.post_id else None
+        return False, await posts.publish_when_ready(res, connection, ready.post_id) if ready.post_id else None
 
     gone, fan_out = await res.db.transact(finish)
-    if gone:
-        # Deleted while it was rendered: whoever deleted it may have been done before the last upload.
-        await res.blobs.delete_photo(media.object_key)
     if fan_out is not None:
         await res.queue.ring(Kind.FAN_OUT, fan_out)
-    return []
+    return _deleted(entry) if gone else []
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for one photo. Those that killed workers left behind go: they hold private originals."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mtime < time.time() - _LEFT_SECONDS:
+                shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as name:
+        yield Path(name)
+
+
+def _deleted(entry: Entry) -> list[FollowUp]:
+    """The photo was deleted while it was rendered: whoever deleted it may have been done before the last upload."""
+    return [(Kind.DISCARD, {"key": entry.payload["key"]})]
 
 
 async def _fail(res: Resources, media_id: int, failure: str) -> list[FollowUp]:

@@ -24,26 +24,34 @@ async def create(res: Resources, viewer: Viewer, post_id: int, *, caption: str, 
         photos: 1 to 10, in their order.
 
     Raises:
-        MediaUnusable: a photo is missing, failed, somebody else's, or another post's; says which.
+        MediaUnusable: a photo is missing, failed, somebody else's, another post's, or there twice; says which.
     """
 
     async def body(connection: Connection) -> int | None:
-        if not await post_rows.insert(connection, post_id, author_id=viewer.account_id, caption=caption):
-            return None
-        claimed = await media_rows.claim(connection, post_id, viewer.account_id, photos)
-        unusable = tuple(
-            FieldError(f"/media/{index}/id", "Not a photo of yours that can still be posted.")
-            for index, photo in enumerate(photos)
-            if photo.media_id not in claimed
-        )
-        if unusable:
-            raise MediaUnusable("A post takes photos that you uploaded and have not posted.", errors=unusable)
-        return await publish_when_ready(res, connection, post_id)
+        return await add(res, connection, viewer, post_id, caption=caption, photos=photos)
 
     entry = await res.db.transact(body)
     if entry is not None:
         await res.queue.ring(Kind.FAN_OUT, entry)
     return await get(res, viewer, post_id)
+
+
+async def add(
+    res: Resources, connection: Connection, viewer: Viewer, post_id: int, *, caption: str, photos: list[PhotoOfPost]
+) -> int | None:
+    """What `create` does, in the running transaction; returns the fan-out to ring for, if it is published at once."""
+    if not await post_rows.insert(connection, post_id, author_id=viewer.account_id, caption=caption):
+        return None
+    claimed = await media_rows.claim(connection, post_id, viewer.account_id, photos)
+    ids = [photo.media_id for photo in photos]
+    unusable = tuple(
+        FieldError(f"/media/{index}/id", "Not a photo of yours that can still be posted.")
+        for index, id_ in enumerate(ids)
+        if id_ not in claimed or id_ in ids[:index]
+    )
+    if unusable:
+        raise MediaUnusable("A post takes photos that you uploaded and have not posted.", errors=unusable)
+    return await publish_when_ready(res, connection, post_id)
 
 
 async def publish_when_ready(res: Resources, connection: Connection, post_id: int) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from instafeed import media, sweep
 from instafeed.errors import Unavailable
@@ -26,8 +27,9 @@ from tests.media import s3_proxy
 from tests.media.s3_proxy import Fault, S3Proxy, Which, answering, answering_early, running_s3_proxy
 from tests.media.traces import Traces, tracing
 from tests.media.wire import Wire, wire
-from tests.photos import jpeg, large_jpeg
+from tests.photos import large_jpeg
 from tests.processes import running_api_process
+from tests.relay import running_relay
 
 pytestmark = pytest.mark.usefixtures("workers")  # they delete what is left of an upload
 
@@ -215,11 +217,14 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
         yield data[at : at + (1 << 16)]
 
 
-@pytest.mark.parametrize("fault", REFUSALS)
 @pytest.mark.parametrize(
-    ("which", "large"),
-    [(s3_proxy.put, False), (s3_proxy.put, True), (s3_proxy.create, True), (s3_proxy.complete, True)],
-    ids=["put", "part", "create", "complete"],
+    ("which", "large", "fault"),
+    [
+        *((s3_proxy.put, False, fault) for fault in REFUSALS),
+        *((s3_proxy.put, True, fault) for fault in ("500", "error_in_200", "reset", "hanging")),
+        *((s3_proxy.create, True, fault) for fault in ("503", "403", "reset", "lost_answer", "hanging_after")),
+        *((s3_proxy.complete, True, fault) for fault in ("503", "error_in_200", "lost_answer", "hanging_after")),
+    ],
 )
 async def test_what_s3_does_not_take_is_answered_with_503_and_leaves_nothing(
     author: Client,
@@ -334,6 +339,22 @@ async def test_what_the_database_does_not_commit_is_answered_with_503_and_leaves
     assert await author.walk(f"/v1/accounts/{author.id}/posts") == posts
 
 
+async def test_what_cannot_be_undone_while_the_database_is_away_is_left_to_the_sweep(
+    settings: Settings, res: Resources, author: Client, traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with traces.none(author), running_relay(settings.database_url.get_secret_value()) as database:
+        behind = settings.model_copy(update={"database_url": SecretStr(database.url)})
+        async with running_api(behind) as url, half_an_upload(url, author, traces, "with_length") as connection:
+            left = await traces.of(author)
+            await database.cut()
+            await connection.send(large_jpeg(9_000_000)[len(SMALL) :])
+            answer = await connection.answer()
+            assert (answer.status, answer.json["type"]) == (503, "/problems/unavailable")
+            assert len(await traces.of(author)) == len(left) + 1, "the object, which nobody could find without the row"
+            later(monkeypatch, res, 3601)
+            await sweep.clear(res)
+
+
 async def test_a_commit_whose_answer_was_lost_counts(
     author: Client, res: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,15 +376,10 @@ async def test_a_commit_whose_answer_was_lost_counts(
     assert (await author.ready(taken["id"]))["status"] == "ready"
 
 
-async def test_somebody_elses_photo_is_never_taken_for_ones_own(
-    res: Resources, author: Client, sign_up: Callable[..., Any]
-) -> None:
+async def test_somebody_elses_photo_is_never_taken_for_ones_own(res: Resources, author: Client) -> None:
     taken = await author.upload()
-    stranger = Viewer(account_id=int((await sign_up()).id), session_id=0, session_key="")
-
-    async def body() -> AsyncIterator[bytes]:
-        yield jpeg()
-
+    # Ids of one shard can meet: two processes may make the same one within a millisecond.
+    stranger = Viewer(account_id=res.ids.next(shard_of(int(author.id))), session_id=0, session_key="")
     with pytest.raises(Unavailable):
-        await media.receive(res, stranger, int(taken["id"]), body(), size=None, sha256=None)
+        await media.receive(res, stranger, int(taken["id"]), pieces(SMALL), size=None, sha256=None)
     assert (await author.ready(taken["id"]))["status"] == "ready"

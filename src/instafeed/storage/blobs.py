@@ -1,37 +1,43 @@
 """S3: the photos' bytes. Uploads stream through; nothing is ever held but a part of an upload without a length."""
 
 import asyncio
-import contextlib
 import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import aioboto3
 import aiohttp
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from yarl import URL
 
 from instafeed.errors import Unavailable
 from instafeed.settings import Settings
 from instafeed.storage.s3_signing import Signer
 
 PART_BYTES = 5 << 20  # the least that S3 takes for a part
+_PIECE_BYTES = 1 << 18
 _SIGNED_SECONDS = 900
 _CONNECT_SECONDS = 3
-_ANSWER_SECONDS = 30
+_ANSWER_SECONDS = 15
+_FILE_SECONDS = 10
+_ROOM_SECONDS = 5
 _DELETE_BATCH = 1000
-
-_FAILURES = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
 
 def new_object_key() -> str:
-    """A name for a photo's objects that nobody can guess."""
-    return secrets.token_urlsafe(18)
+    """A name for a photo's objects that nobody can guess. It ends with the time."""
+    return f"{secrets.token_urlsafe(18)}-{int(time.time()):x}"
+
+
+def began_at(object_key: str) -> int:
+    """When the upload to this key began, in seconds since the Unix epoch."""
+    return int(object_key.rpartition("-")[2], 16)
 
 
 def original_key(object_key: str) -> str:
@@ -44,21 +50,78 @@ def rendition_prefix(object_key: str) -> str:
     return f"renditions/{hashlib.sha256(object_key.encode()).hexdigest()[:32]}/"
 
 
-def _away(error: BaseException) -> Unavailable:
-    unavailable = Unavailable("The photo store does not answer.", retry_after=2)
-    unavailable.__cause__ = error
-    return unavailable
+@asynccontextmanager
+async def _reaching(seconds: float | None = None) -> AsyncIterator[asyncio.Timeout]:
+    """A call of S3, which has so many seconds, by default `_ANSWER_SECONDS`.
+
+    Raises:
+        Unavailable: it does not answer, or refuses.
+    """
+    try:
+        async with asyncio.timeout(seconds or _ANSWER_SECONDS) as deadline:
+            yield deadline
+    except (BotoCoreError, ClientError, aiohttp.ClientError, OSError) as error:
+        raise Unavailable("The photo store does not answer.", retry_after=2) from error
+
+
+async def _watched(body: AsyncIterator[bytes], size: int, deadline: asyncio.Timeout) -> AsyncIterator[bytes]:
+    """Passes `size` bytes of `body` on, and asks for no more: S3 may answer before more would come.
+
+    S3 has its time for each piece; how long the pieces may take to come is for others.
+    """
+    while size > 0:
+        deadline.reschedule(None)
+        piece = await anext(body, b"")
+        deadline.reschedule(asyncio.get_running_loop().time() + _ANSWER_SECONDS)
+        if not piece:
+            return
+        size -= len(piece)
+        yield piece
+
+
+class _Part:
+    """A part of an upload without a length. Its memory is taken at once: growing, it would take twice as much."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(PART_BYTES + _PIECE_BYTES)
+        self.size = 0
+
+    async def fill(self, body: AsyncIterator[bytes]) -> bool:
+        """Collect `PART_BYTES`, and what comes in one piece with their end; returns whether nothing is left."""
+        async for piece in body:
+            self._buffer[self.size : self.size + len(piece)] = piece
+            self.size += len(piece)
+            if self.size >= PART_BYTES:
+                return False
+        return True
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """What was collected. Not at once: what the socket does not take would be held twice."""
+        for at in range(0, self.size, _PIECE_BYTES):
+            yield bytes(self._buffer[at : min(at + _PIECE_BYTES, self.size)])
+
+    def free(self) -> None:
+        """Give the memory back, whoever still holds the part."""
+        self._buffer = bytearray()
+
+
+async def _pieces_of_file(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := file.read(_PIECE_BYTES):
+        yield piece
 
 
 class Blobs:
-    """One bucket. Every method raises `Unavailable` when S3 does not answer or refuses; it then has stored nothing."""
+    """One bucket. Every method raises `Unavailable` when S3 does not answer or refuses.
+
+    What has failed may all the same be stored, or be stored in part: S3's answer may be what was lost.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._prefix = settings.s3_prefix
         self._bucket = settings.s3_bucket
         self._stack = AsyncExitStack()
-        self._parts = asyncio.Semaphore(settings.upload_parts_in_memory)
+        self._room = asyncio.Semaphore(settings.upload_parts_in_memory)
         endpoint = settings.s3_endpoint or f"https://s3.{settings.s3_region}.amazonaws.com"
         credentials = {
             "region": settings.s3_region,
@@ -76,7 +139,7 @@ class Blobs:
         settings = self._settings
         self._http = await self._stack.enter_async_context(
             aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_ANSWER_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 connector=aiohttp.TCPConnector(limit=0),
                 auto_decompress=False,
             )
@@ -113,110 +176,122 @@ class Blobs:
         return self._outside.url("GET", self._prefix + key, at=time.time() // step * step, seconds=2 * step)
 
     async def put(self, key: str, body: AsyncIterator[bytes], *, size: int, content_type: str) -> None:
-        """Stream `size` bytes into an object, in one request. If `body` raises, there is no object."""
-        url = self._inside.url("PUT", self._prefix + key, at=time.time(), seconds=_SIGNED_SECONDS)
-        await self._put(url, body, size, content_type)
-
-    async def put_unsized(self, key: str, body: AsyncIterator[bytes], *, content_type: str) -> None:
-        """Stream bytes of unknown number into an object, in parts. If `body` raises, there is no object and no upload."""
-        name = {"Bucket": self._bucket, "Key": self._prefix + key}
-        try:
-            upload_id = (await self._s3.create_multipart_upload(**name, ContentType=content_type))["UploadId"]
-        except _FAILURES as error:
-            raise _away(error) from error
-        try:
-            etags = await self._put_parts(key, upload_id, body)
-            parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-            await self._s3.complete_multipart_upload(**name, UploadId=upload_id, MultipartUpload={"Parts": parts})
-        except BaseException as error:
-            await asyncio.shield(self._abort(name, upload_id))
-            if isinstance(error, _FAILURES):
-                raise _away(error) from error
-            raise
-
-    async def _abort(self, name: dict[str, str], upload_id: str) -> None:
-        with contextlib.suppress(*_FAILURES):  # the bucket's lifecycle rule aborts what is a day old
-            await self._s3.abort_multipart_upload(**name, UploadId=upload_id)
-
-    async def _put_parts(self, key: str, upload_id: str, body: AsyncIterator[bytes]) -> list[str]:
-        etags: list[str] = []
-        done = False
-        while not done:
-            # A part's buffer exists only under the semaphore: that bounds the memory of all uploads together.
-            async with self._parts:
-                part = bytearray()
-                done = True
-                async for chunk in body:
-                    part += chunk
-                    if len(part) >= PART_BYTES:
-                        done = False
-                        break
-                if part or not etags:
-                    query = f"partNumber={len(etags) + 1}&uploadId={quote(upload_id, safe='')}"
-                    url = self._inside.url(
-                        "PUT", self._prefix + key, at=time.time(), seconds=_SIGNED_SECONDS, query=query
-                    )
-                    etags.append(await self._put(url, part, len(part), None))
-        return etags
-
-    async def _put(self, url: str, body: Any, size: int, content_type: str | None) -> str:
-        headers = {"Content-Length": str(size)} | ({"Content-Type": content_type} if content_type else {})
-        try:
-            async with self._http.put(url, data=body, headers=headers, skip_auto_headers=["Content-Type"]) as answer:
-                text = await answer.content.read(2000)
-                # A 200 with a body is an error in disguise: a PUT that went well answers nothing.
-                if answer.status != 200 or text.strip():
-                    raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
-                return answer.headers.get("ETag", "")
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _away(error) from error
+        """Stream the first `size` bytes of `body` into an object, in one request. If it raises, there is no object."""
+        await self._put(key, body, size, content_type=content_type)
 
     async def put_file(self, key: str, path: Path, *, content_type: str) -> None:
         """Store a file."""
-        size = path.stat().st_size
         with path.open("rb") as file:
-            url = self._inside.url("PUT", self._prefix + key, at=time.time(), seconds=_SIGNED_SECONDS)
-            await self._put(url, file, size, content_type)
+            async with _reaching(_FILE_SECONDS):
+                await self._put(key, _pieces_of_file(file), path.stat().st_size, content_type=content_type)
+
+    async def put_unsized(self, key: str, body: AsyncIterator[bytes], *, content_type: str) -> None:
+        """Stream bytes of unknown number into an object: in one request if they are few, else in parts.
+
+        If it fails or `body` raises, there is no object, but maybe an upload for `abort_uploads`.
+
+        Raises:
+            Unavailable: also when there is no room for a part.
+        """
+        upload_id = ""
+        etags: list[str] = []
+        last = False
+        while not last:
+            async with self._room_for_part() as part:
+                last = await part.fill(body)
+                if last and not etags:
+                    await self._put(key, part.pieces(), part.size, content_type=content_type)
+                    return
+                upload_id = upload_id or await self._begin_upload(key, content_type)
+                if part.size:
+                    query = f"partNumber={len(etags) + 1}&uploadId={quote(upload_id, safe='')}"
+                    etags.append(await self._put(key, part.pieces(), part.size, query=query))
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+        async with _reaching():
+            await self._s3.complete_multipart_upload(
+                **self._name(key), UploadId=upload_id, MultipartUpload={"Parts": parts}
+            )
+
+    @asynccontextmanager
+    async def _room_for_part(self) -> AsyncIterator[_Part]:
+        """There are no parts but these: that bounds the memory of all uploads together."""
+        try:
+            async with asyncio.timeout(_ROOM_SECONDS):
+                await self._room.acquire()
+        except TimeoutError:
+            raise Unavailable("Too many uploads without a length at once.", retry_after=_ROOM_SECONDS) from None
+        part = _Part()
+        try:
+            yield part
+        finally:
+            part.free()
+            self._room.release()
+
+    async def _begin_upload(self, key: str, content_type: str) -> str:
+        async with _reaching():
+            answer = await self._s3.create_multipart_upload(**self._name(key), ContentType=content_type)
+        upload_id: str = answer["UploadId"]
+        return upload_id
+
+    async def abort_uploads(self, key: str) -> None:
+        """Abort what was left open of uploads in parts to `key`."""
+        async with _reaching():
+            answer = await self._s3.list_multipart_uploads(Bucket=self._bucket, Prefix=self._prefix + key)
+        for upload in answer.get("Uploads", []):
+            async with _reaching():
+                await self._s3.abort_multipart_upload(**self._name(key), UploadId=upload["UploadId"])
+
+    async def _put(
+        self, key: str, body: AsyncIterator[bytes], size: int, *, content_type: str | None = None, query: str = ""
+    ) -> str:
+        url = self._inside.url("PUT", self._prefix + key, at=time.time(), seconds=_SIGNED_SECONDS, query=query)
+        headers = {"Content-Length": str(size)} | ({"Content-Type": content_type} if content_type else {})
+        async with (
+            _reaching() as deadline,
+            self._http.put(
+                URL(url, encoded=True),
+                data=_watched(body, size, deadline),
+                headers=headers,
+                skip_auto_headers=["Content-Type"],
+            ) as answer,
+        ):
+            text = await answer.content.read(2000)
+            # A 200 with a body is an error in disguise: a PUT that went well answers nothing.
+            if answer.status != 200 or text.strip():
+                raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
+            return answer.headers.get("ETag", "")
 
     async def fetch(self, key: str, path: Path) -> bool:
         """Write an object into a file; False if there is no such object."""
         url = self._inside.url("GET", self._prefix + key, at=time.time(), seconds=_SIGNED_SECONDS)
-        try:
-            async with self._http.get(url) as answer:
-                if answer.status == 404:
-                    return False
-                if answer.status != 200:
-                    raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
-                with path.open("wb") as file:
-                    async for chunk in answer.content.iter_chunked(1 << 18):
-                        file.write(chunk)
-                return True
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _away(error) from error
+        async with _reaching(_FILE_SECONDS), self._http.get(URL(url, encoded=True)) as answer:
+            if answer.status == 404:
+                return False
+            if answer.status != 200:
+                raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
+            with path.open("wb") as file:
+                async for piece in answer.content.iter_chunked(_PIECE_BYTES):
+                    file.write(piece)
+            return True
 
     async def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are not there do not matter."""
         names = [{"Key": self._prefix + key} for key in keys]
-        try:
-            for at in range(0, len(names), _DELETE_BATCH):
+        for at in range(0, len(names), _DELETE_BATCH):
+            async with _reaching():
                 answer = await self._s3.delete_objects(
                     Bucket=self._bucket, Delete={"Objects": names[at : at + _DELETE_BATCH], "Quiet": True}
                 )
-                if answer.get("Errors"):
-                    raise Unavailable("The photo store did not delete everything.", retry_after=2)
-        except _FAILURES as error:
-            raise _away(error) from error
+            if answer.get("Errors"):
+                raise Unavailable("The photo store did not delete everything.", retry_after=2)
 
     async def keys(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`."""
         found: list[str] = []
-        try:
-            async for page in self._s3.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix
-            ):
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
+        async with _reaching():
+            async for page in pages:
                 found += [entry["Key"].removeprefix(self._prefix) for entry in page.get("Contents", [])]
-        except _FAILURES as error:
-            raise _away(error) from error
         return found
 
     async def delete_photo(self, object_key: str) -> None:
@@ -225,7 +300,8 @@ class Blobs:
 
     async def ping(self) -> None:
         """See that the bucket is there."""
-        try:
+        async with _reaching():
             await self._s3.head_bucket(Bucket=self._bucket)
-        except _FAILURES as error:
-            raise _away(error) from error
+
+    def _name(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._prefix + key}

@@ -22,14 +22,19 @@ def _from_record(record: Record) -> Media:
     return Media(**values)
 
 
-async def insert_pending(connection: Connection, media_id: int, *, account_id: int, object_key: str) -> None:
-    """Note that bytes are about to arrive: what a crash leaves behind can be found by this row."""
-    await connection.execute(
-        "insert into media (shard, id, account_id, status, object_key) values ($1, $2, $3, 'pending', $4)",
-        shard_of(media_id),
-        media_id,
-        account_id,
-        object_key,
+async def insert_pending(connection: Connection, media_id: int, *, account_id: int, object_key: str) -> bool:
+    """Note that bytes are about to arrive: what a crash leaves behind can be found by this row. False if the id is
+    taken.
+    """
+    return bool(
+        await connection.fetchval(
+            "insert into media (shard, id, account_id, status, object_key) values ($1, $2, $3, 'pending', $4)"
+            " on conflict (shard, id) do nothing returning true",
+            shard_of(media_id),
+            media_id,
+            account_id,
+            object_key,
+        )
     )
 
 
@@ -118,12 +123,14 @@ async def claim(connection: Connection, post_id: int, account_id: int, photos: l
     return {record["id"] for record in records}
 
 
-async def delete(connection: Connection, media_id: int) -> str | None:
-    """Forget a photo; returns its object key, None if it was gone."""
-    key: str | None = await connection.fetchval(
-        "delete from media where shard = $1 and id = $2 returning object_key", shard_of(media_id), media_id
+async def delete_pending(connection: Connection, media_id: int, object_key: str) -> None:
+    """Forget a photo whose bytes have not come, if it is still this upload's; waits for one that is just committed."""
+    await connection.execute(
+        "delete from media where shard = $1 and id = $2 and object_key = $3 and status = 'pending'",
+        shard_of(media_id),
+        media_id,
+        object_key,
     )
-    return key
 
 
 async def delete_of_post(connection: Connection, post_id: int) -> list[str]:
@@ -134,7 +141,9 @@ async def delete_of_post(connection: Connection, post_id: int) -> list[str]:
     return [record["object_key"] for record in records]
 
 
-async def pending_below(connection: Connection, id_: int, *, limit: int) -> list[int]:
-    """Photos older than the time in `id_` whose bytes never came: of all shards, for the sweep."""
-    records = await connection.fetch("select id from media where status = 'pending' and id < $1 limit $2", id_, limit)
-    return [record["id"] for record in records]
+async def pending_below(connection: Connection, id_: int, *, limit: int) -> list[tuple[int, str]]:
+    """Photos with ids below `id_` whose bytes have not come, with their object keys: of all shards, for the sweep."""
+    records = await connection.fetch(
+        "select id, object_key from media where status = 'pending' and id < $1 limit $2", id_, limit
+    )
+    return [(record["id"], record["object_key"]) for record in records]

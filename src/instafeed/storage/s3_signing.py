@@ -9,7 +9,7 @@ import hmac
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
-_DAY_SECONDS = 86_400
+_PORTS = {"http": ":80", "https": ":443"}
 
 
 def _hmac(key: bytes, text: str) -> bytes:
@@ -21,8 +21,9 @@ class Signer:
 
     def __init__(self, *, endpoint: str, region: str, bucket: str, access_key: str, secret_key: str) -> None:
         parts = urlsplit(endpoint)
-        self._origin = f"{parts.scheme}://{parts.netloc}"
-        self._host = parts.netloc
+        # As clients send it in the Host header: lower case, and without the port that goes without saying.
+        self._host = parts.netloc.lower().removesuffix(_PORTS.get(parts.scheme, ""))
+        self._origin = f"{parts.scheme}://{self._host}"
         self._base = f"{parts.path.rstrip('/')}/{bucket}/"
         self._region = region
         self._access_key = access_key

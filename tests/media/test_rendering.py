@@ -1,0 +1,323 @@
+"""From an uploaded photo to renditions that anybody may be shown."""
+
+import asyncio
+import io
+import itertools
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image, ImageChops, ImageStat
+
+from instafeed import media
+from instafeed.errors import Unavailable
+from instafeed.imaging.process import DecoderFailed, render
+from instafeed.resources import Resources, open_resources
+from instafeed.settings import Settings
+from instafeed.storage import media as media_rows
+from instafeed.storage.blobs import original_key, rendition_prefix
+from instafeed.storage.outbox import Entry, Kind
+from tests.client import Client, eventually
+from tests.conftest import running_api
+from tests.media.traces import Traces, tracing
+from tests.photos import REAL, jpeg
+from tests.processes import running_worker
+from tests.workers import running_workers
+
+# What marks metadata in a JPEG or a WebP file; and words that cameras write into it.
+MARKERS = [b"Exif\0\0", b"EXIF", b"http://ns.adobe.com", b"XMP", b"xpacket", b"ICC_PROFILE", b"ICCP", b"GPS", b"MPF\0"]
+MARKERS += [b"Photoshop", b"Apple", b"NIKON", b"Canon", b"Nokia", b"HMD Global", b"Jolla"]
+BOUNDS = {"1080": 1080, "640": 640, "320": 320}
+TYPES = {"image/jpeg": "JPEG", "image/webp": "WEBP"}
+
+
+def real(folder: str, *patterns: str) -> list[Any]:
+    """Parameters: real photos, or one that skips."""
+    found = sorted(path for pattern in patterns or ("*",) for path in (REAL / folder).glob(pattern))
+    absent = [pytest.param(Path(), id=folder, marks=pytest.mark.skip("needs the real photos"))]
+    return [pytest.param(path, id=path.name) for path in found] or absent
+
+
+async def downloaded(found: dict[str, Any]) -> dict[tuple[str, str], tuple[dict[str, Any], bytes, str]]:
+    """The renditions by name and type: as described, as bytes, and the type that S3 says."""
+    async with httpx.AsyncClient() as phone:
+        answers = [(rendition, await phone.get(rendition["url"])) for rendition in found["renditions"]]
+    assert all(answer.status_code == 200 for _, answer in answers)
+    return {
+        (rendition["name"], rendition["content_type"]): (rendition, answer.content, answer.headers["content-type"])
+        for rendition, answer in answers
+    }
+
+
+@pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("path", real("cameras", "DSCN0010.jpg", "HMD*", "canon_hdr_YES*", "iphone*YES*", "jolla*"))
+async def test_real_photos_become_clean_renditions_of_the_right_sizes_and_types(author: Client, path: Path) -> None:
+    data = path.read_bytes()
+    found = await author.ready((await author.upload(data))["id"])
+    assert (found["status"], found["failure"]) == ("ready", None)
+    renditions = await downloaded(found)
+    assert set(renditions) == set(itertools.product(["1080", "640", "320", "150"], TYPES))
+    for (name, kind), (told, content, type_in_s3) in renditions.items():
+        assert type_in_s3 == kind
+        assert len(content) == told["bytes"]
+        with Image.open(io.BytesIO(content)) as picture:
+            assert (picture.format, picture.size) == (TYPES[kind], (told["width"], told["height"]))
+            assert not picture.getexif()
+        if name == "150":
+            assert (told["width"], told["height"]) == (150, 150)
+        else:
+            assert max(told["width"], told["height"]) == min(BOUNDS[name], max(found["width"], found["height"]))
+            assert told["width"] / told["height"] == pytest.approx(found["width"] / found["height"], rel=0.01)
+        assert not [marker for marker in MARKERS if marker in content]
+    assert any(marker in data for marker in MARKERS), "the original has something to lose"
+    assert len(found["blurhash"]) == 28
+
+
+def likeness(one: Image.Image, other: Image.Image) -> float:
+    """How far two pictures are apart: 0 for alike, 255 for opposite."""
+    small = (32, 32)
+    difference = ImageChops.difference(one.convert("L").resize(small), other.convert("L").resize(small))
+    return ImageStat.Stat(difference).mean[0]
+
+
+@pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize(("side", "orientations"), [("Landscape", "1-8"), ("Portrait", "168")])
+async def test_photos_of_every_orientation_come_out_upright(author: Client, side: str, orientations: str) -> None:
+    paths = sorted((REAL / "orientation").glob(f"{side}_[{orientations}].jpg"))
+    if not paths:
+        pytest.skip("needs the real photos")
+    taken = [(await author.upload(path.read_bytes()))["id"] for path in paths]
+    pictures = []
+    for media_id in taken:
+        _, content, _ = (await downloaded(await author.ready(media_id)))["320", "image/webp"]
+        pictures.append(Image.open(io.BytesIO(content)))
+    upright = pictures[0]
+    assert (upright.width > upright.height) == (side == "Landscape")
+    assert {picture.size for picture in pictures} == {upright.size}
+    assert max(likeness(upright, picture) for picture in pictures) < 10
+    assert likeness(upright, upright.transpose(Image.Transpose.ROTATE_180)) > 20, "it would be noticed"
+
+
+@pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("path", real("heif", "arrow*", "RGB_10*"))
+async def test_heif_photos_become_renditions_that_every_browser_shows(author: Client, path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    found = await author.ready((await author.upload(path.read_bytes()))["id"])
+    assert (found["status"], found["failure"]) == ("ready", None)
+    _, content, kind = (await downloaded(found))["640", "image/jpeg"]
+    with Image.open(io.BytesIO(content)) as picture:
+        assert (kind, picture.format) == ("image/jpeg", "JPEG")
+
+
+@pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("path", real("odd", "corrupted*", "36-*", "35-*"))
+async def test_odd_photos_come_to_an_end(author: Client, path: Path) -> None:
+    found = await author.ready((await author.upload(path.read_bytes()))["id"])
+    assert found["status"] == "ready" or found["failure"]
+
+
+@pytest.mark.usefixtures("workers")
+async def test_a_url_that_was_tampered_with_opens_nothing(author: Client) -> None:
+    found = await author.ready((await author.upload())["id"])
+    url = found["renditions"][0]["url"]
+    async with httpx.AsyncClient() as phone:
+        assert (await phone.get(url)).status_code == 200
+        assert (await phone.get(url.partition("?")[0])).status_code == 403
+        assert (await phone.get(url.replace("Expires=7200", "Expires=7201"))).status_code == 403
+        assert (await phone.get(url.replace(".jpg?", ".webp?"))).status_code == 403
+        assert (await phone.put(url, content=b"mine")).status_code == 403
+
+
+@pytest.mark.usefixtures("workers")
+async def test_a_post_with_a_photo_that_failed_stays_its_authors_alone(author: Client, http: httpx.AsyncClient) -> None:
+    good, bad = await author.upload(), await author.upload(jpeg()[:200])
+    body = {"caption": "half", "media": [{"id": good["id"]}, {"id": bad["id"]}]}
+    post = await author.call("POST", "/v1/posts", 201, json=body)
+    assert (await author.ready(good["id"]))["status"] == "ready"
+    assert (await author.ready(bad["id"]))["status"] == "failed"
+    seen = await author.call("GET", f"/v1/posts/{post['id']}")
+    assert (seen["published_at"], [item["status"] for item in seen["media"]]) == (None, ["ready", "failed"])
+    stranger = await Client.sign_up(http)
+    await stranger.call("GET", f"/v1/posts/{post['id']}", 404)
+
+
+@pytest.mark.usefixtures("workers")
+async def test_a_deleted_post_takes_its_originals_and_renditions_along(
+    author: Client, res: Resources, traces: Traces
+) -> None:
+    post = await author.post("short-lived", photos=2)
+    await author.published(post["id"])
+    keys = [await object_key(res, item["id"]) for item in post["media"]]
+    prefixes = [original_key(key) for key in keys] + [rendition_prefix(key) for key in keys]
+    assert all([await traces.objects(prefix) for prefix in prefixes])
+    await author.call("DELETE", f"/v1/posts/{post['id']}", 204)
+
+    async def gone() -> bool:
+        return not any([await traces.objects(prefix) for prefix in prefixes])
+
+    await eventually(gone)
+    for item in post["media"]:
+        await author.call("GET", f"/v1/media/{item['id']}", 404)
+
+
+async def object_key(res: Resources, media_id: str) -> str:
+    """What a photo's objects are called."""
+    async with res.db.acquire() as connection:
+        found = await media_rows.get(connection, int(media_id))
+    assert found is not None
+    return found.object_key
+
+
+@pytest.fixture
+async def quiet(fresh_settings: Settings) -> AsyncIterator[Resources]:
+    """A world without workers."""
+    async with open_resources(fresh_settings) as res:
+        yield res
+
+
+@pytest.fixture
+async def poster(quiet: Resources) -> AsyncIterator[Client]:
+    """Somebody in it."""
+    async with running_api(quiet.settings) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+        yield await Client.sign_up(http)
+
+
+async def entries(res: Resources, kind: Kind) -> list[Entry]:
+    """The work of a kind that was ever noted, as at its first attempt."""
+    async with res.db.acquire() as connection:
+        records = await connection.fetch("select id, payload from outbox where kind = $1 order by id", kind)
+    return [Entry(record["id"], kind, record["payload"], position=0, attempts=1) for record in records]
+
+
+async def test_a_photo_that_is_rendered_twice_at_once_and_once_more_is_published_once(
+    quiet: Resources, poster: Client
+) -> None:
+    post = await poster.post()
+    [entry] = await entries(quiet, Kind.RENDER)
+    await asyncio.gather(media.render(quiet, entry), media.render(quiet, entry))
+    assert await media.render(quiet, entry) == []
+    assert len(await entries(quiet, Kind.FAN_OUT)) == 1
+    assert (await poster.call("GET", "/v1/me"))["post_count"] == 1
+    assert len(await downloaded(await poster.ready(post["media"][0]["id"]))) == 8
+
+
+async def test_a_photo_that_is_deleted_while_it_is_rendered_leaves_nothing(
+    quiet: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tracing(quiet) as traces:
+        post = await poster.post()
+        rendered = asyncio.Event()
+
+        async def render_and_wait(*arguments: Any, **options: Any) -> Any:
+            found = await render(*arguments, **options)
+            await poster.call("DELETE", f"/v1/posts/{post['id']}", 204)
+
+            async def gone() -> bool:
+                return not await traces.objects()
+
+            await eventually(gone)
+            rendered.set()
+            return found
+
+        monkeypatch.setattr(media, "render_files", render_and_wait)
+        async with running_workers(quiet.settings):
+            await rendered.wait()
+
+            async def done() -> bool:
+                async with quiet.db.acquire() as connection:
+                    return not await connection.fetchval("select count(*) from outbox where done_at is null")
+
+            await eventually(done)
+        assert await traces.objects() == {}
+        assert len(await entries(quiet, Kind.DISCARD)) == 1
+
+
+async def test_the_renditions_of_a_worker_that_was_killed_after_the_photo_was_deleted_are_deleted(
+    quiet: Resources, poster: Client
+) -> None:
+    post = await poster.post()
+    await poster.call("DELETE", f"/v1/posts/{post['id']}", 204)
+    [entry] = await entries(quiet, Kind.RENDER)
+    assert await media.render(quiet, entry) == [(Kind.DISCARD, {"key": entry.payload["key"]})]
+
+
+async def test_a_photo_whose_original_is_lost_fails(quiet: Resources, poster: Client) -> None:
+    taken = await poster.upload()
+    [entry] = await entries(quiet, Kind.RENDER)
+    await quiet.blobs.delete_photo(entry.payload["key"])
+    await media.render(quiet, entry)
+    assert (await poster.ready(taken["id"]))["failure"] == "The photo is lost."
+
+
+async def test_what_is_the_decoders_fault_is_tried_three_times(
+    quiet: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(*_: Any, **__: Any) -> Any:
+        raise DecoderFailed("The disk is full.")
+
+    monkeypatch.setattr(media, "render_files", failing)
+    taken = await poster.upload()
+    [entry] = await entries(quiet, Kind.RENDER)
+    for attempt in (1, 2):
+        with pytest.raises(DecoderFailed):
+            await media.render(quiet, replace(entry, attempts=attempt))
+    assert (await poster.call("GET", f"/v1/media/{taken['id']}"))["status"] == "processing"
+    await media.render(quiet, replace(entry, attempts=3))
+    assert (await poster.ready(taken["id"]))["failure"] == "The photo could not be read."
+
+
+async def test_while_s3_is_away_a_photo_stays_in_processing(quiet: Resources, poster: Client) -> None:
+    taken = await poster.upload()
+    [entry] = await entries(quiet, Kind.RENDER)
+    async with open_resources(quiet.settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})) as apart:
+        with pytest.raises(Unavailable):
+            await media.render(apart, entry)
+    assert (await poster.call("GET", f"/v1/media/{taken['id']}"))["status"] == "processing"
+    await media.render(quiet, entry)
+    assert (await poster.ready(taken["id"]))["status"] == "ready"
+
+
+async def test_originals_that_a_killed_worker_left_on_the_disk_are_cleared_away(
+    quiet: Resources, poster: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, in_use = tmp_path / "instafeed-render-left", tmp_path / "instafeed-render-in-use"
+    for folder in (left, in_use):
+        folder.mkdir()
+        (folder / "original").write_bytes(jpeg())
+    os.utime(left, (0, 0))
+    await poster.upload()
+    [entry] = await entries(quiet, Kind.RENDER)
+    await media.render(quiet, entry)
+    assert list(tmp_path.iterdir()) == [in_use]
+
+
+async def test_what_a_killed_worker_was_rendering_is_done_by_another_within_30_seconds(
+    quiet: Resources, poster: Client
+) -> None:
+    taken = [(await poster.upload(jpeg(3000, 2000, seed)))["id"] for seed in range(3)]
+    async with running_worker(quiet.settings, "media") as worker, quiet.db.acquire() as connection:
+
+        async def at_work() -> bool:
+            return bool(await connection.fetchval("select count(*) from outbox where leased_until > now()"))
+
+        await eventually(at_work)
+        await worker.kill()
+        assert await at_work(), "it was killed in the middle"
+        # As if 12 of the 15 seconds of its lease had passed.
+        await connection.execute(
+            "update outbox set leased_until = leased_until - interval '12 s', due_at = due_at - interval '12 s'"
+            " where done_at is null"
+        )
+    async with running_worker(quiet.settings, "media", "default"):
+
+        async def all_ready() -> bool:
+            found = [await poster.call("GET", f"/v1/media/{media_id}") for media_id in taken]
+            return {item["status"] for item in found} == {"ready"}
+
+        await eventually(all_ready, seconds=18)
