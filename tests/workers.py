@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from instafeed.jobs.worker import supervise
+from instafeed.jobs.worker import run
 from instafeed.resources import open_resources
 from instafeed.settings import Settings
 from instafeed.storage.queue import QUEUES
@@ -15,7 +15,7 @@ async def running_workers(settings: Settings) -> AsyncIterator[None]:
     """Real arq workers for all queues, until the block ends."""
     stop = asyncio.Event()
     async with open_resources(settings) as res:
-        running = asyncio.gather(*(supervise(res, queue, stop) for queue in QUEUES))
+        running = asyncio.create_task(run(res, QUEUES, stop))
         try:
             yield
         finally:

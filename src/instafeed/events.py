@@ -5,13 +5,13 @@ Each API process reads the log of events once and hands every event to those of 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
 
 import sentry_sdk
 
 from instafeed import telemetry
-from instafeed.errors import InstafeedError, Invalid
+from instafeed.errors import InstafeedError, Invalid, RedisAway, Unavailable
 from instafeed.models import Event, EventType, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import follows as follow_rows
@@ -24,8 +24,8 @@ _PAUSE_SECONDS = 0.5
 _BACKLOG = 200
 _BATCH = 500
 _CATCH_UP = 10_000
-_SLACK = timedelta(seconds=30)
-"""How much longer than its `published_at` says a post may take to reach the log."""
+_SLACK = timedelta(minutes=10)
+"""How much longer than its `published_at` says a post may take to reach the log: Redis may have been away."""
 
 
 class _Stream:
@@ -59,6 +59,8 @@ class EventHub:
     def __init__(self, res: Resources) -> None:
         self._res = res
         self._streams: set[_Stream] = set()
+        self._position: str | None = None
+        """Every event after this one is still to be handed to whoever listens then."""
         self._closed = False
 
     async def run(self) -> None:
@@ -71,7 +73,7 @@ class EventHub:
         for stream in self._streams:
             stream.end()
 
-    async def stream(self, viewer: Viewer, last_id: str | None) -> AsyncIterator[tuple[str, Event | None]]:
+    async def stream(self, viewer: Viewer, last_id: str | None) -> AsyncGenerator[tuple[str, Event | None], None]:
         """What `viewer` is told, until the session or the process ends: (id to resume after, event).
 
         The first item names the place where the stream begins and carries no event. After `last_id` nothing is left
@@ -86,13 +88,12 @@ class EventHub:
             except ValueError:
                 raise Invalid("Last-Event-ID is none that was sent.") from None
         stream = _Stream(viewer)
-        # Listening begins before the log's end is read: what is logged after that end is certain to be heard.
         self._streams.add(stream)
         if self._closed:
             stream.end()
         telemetry.EVENT_STREAMS.inc()
         try:
-            beginning = await self._res.events.last_id()
+            beginning = await self._where()
             if last_id is not None:
                 async for event in self._missed(viewer, last_id, beginning):
                     yield event.id, event
@@ -104,16 +105,24 @@ class EventHub:
             self._streams.discard(stream)
             telemetry.EVENT_STREAMS.dec()
 
+    async def _where(self) -> str:
+        if self._position is None:
+            end = await self._res.events.last_id()
+            self._position = self._position or end
+        return self._position
+
     async def _missed(self, viewer: Viewer, last_id: str, beginning: str) -> AsyncIterator[Event]:
+        told = set()
         if not await self._res.events.reaches_back_to(last_id):
             for event in await self._missed_from_sql(viewer, last_id):
+                told.add((event.type, event.post_id))
                 yield event
-            return
+        # The log may know of posts that were published long before they reached it, and of deletions.
         position = last_id
         while batch := await self._res.events.after(position, limit=_BATCH):
             position = batch[-1].id
             for event in await self._allowed(viewer, batch):
-                if order(event.id) <= order(beginning):
+                if order(event.id) <= order(beginning) and (event.type, event.post_id) not in told:
                     yield event
 
     async def _missed_from_sql(self, viewer: Viewer, last_id: str) -> list[Event]:
@@ -139,16 +148,14 @@ class EventHub:
         ]
 
     async def _deliver(self) -> None:
-        position: str | None = None
         while True:
             try:
-                if position is None:
-                    position = await self._res.events.last_id()
-                for event in await self._res.events.wait(position, milliseconds=_WAIT_MILLISECONDS):
+                for event in await self._res.events.wait(await self._where(), milliseconds=_WAIT_MILLISECONDS):
+                    # First: a stream that begins while this event is handed out has it behind it.
+                    self._position = event.id
                     if event.type is not EventType.OTHER:
                         await self._hand_out(event)
-                    position = event.id
-            except InstafeedError:
+            except RedisAway:
                 await asyncio.sleep(_PAUSE_SECONDS)
             except Exception as error:
                 # It must not end with one event: all streams of the process would fall silent.
@@ -160,17 +167,25 @@ class EventHub:
         by_account: dict[int, list[_Stream]] = {}
         for stream in self._streams:
             by_account.setdefault(stream.viewer.account_id, []).append(stream)
-        if not by_account:
-            return
-        async with self._res.db.acquire() as connection:
-            told = await follow_rows.followers_among(connection, event.author_id, by_account)
-            if event.type is EventType.POST_CREATED and not await post_rows.published_among(
-                connection, [event.post_id]
-            ):
-                return
-        for account_id in {*told, event.author_id} & by_account.keys():
+        for account_id in await self._who_may_see(event, by_account):
             for stream in by_account[account_id]:
                 stream.put(event)
+
+    async def _who_may_see(self, event: Event, accounts: Collection[int]) -> set[int]:
+        """Which of these accounts are told; asks until the database answers."""
+        while accounts:
+            try:
+                async with self._res.db.acquire() as connection:
+                    told = await follow_rows.followers_among(connection, event.author_id, accounts)
+                    if event.type is EventType.POST_CREATED and not await post_rows.published_among(
+                        connection, [event.post_id]
+                    ):
+                        break
+            except Unavailable:
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return {*told, event.author_id} & set(accounts)
+        return set()
 
     async def _end_revoked(self) -> None:
         while True:

@@ -4,7 +4,7 @@ import time
 from datetime import timedelta
 
 from instafeed import media, telemetry
-from instafeed.ids import EPOCH_MS, SEQUENCE_BITS, SHARD_BITS
+from instafeed.ids import EPOCH_MS, SEQUENCE_BITS, SHARD_BITS, shard_of
 from instafeed.resources import Resources
 from instafeed.storage import idempotency, outbox
 from instafeed.storage import media as media_rows
@@ -12,7 +12,9 @@ from instafeed.storage.blobs import began_at
 from instafeed.storage.outbox import Kind
 from instafeed.storage.queue import kinds_of
 from instafeed.storage.redis import Seen
+from instafeed.work import note
 
+_DELIVERIES = [Kind.FAN_OUT, Kind.ALIGN]
 _RING_AT_ONCE = 1000
 _LONG_QUEUE = 5000
 _HEAL_SLACK = timedelta(seconds=60)
@@ -52,7 +54,10 @@ async def heal(res: Resources) -> None:
     if seen is not None and seen.server != server:
         since = seen.at - _HEAL_SLACK
         async with res.db.acquire() as connection:
-            count = await outbox.reopen(connection, [Kind.FAN_OUT, Kind.ALIGN], done_since=since)
+            count = await outbox.reopen(connection, _DELIVERIES, done_since=since)
+            # What is under way goes on from where it is, and would be done too late to be reopened.
+            for entry in await outbox.begun(connection, _DELIVERIES):
+                await note(res, connection, shard_of(entry.id), entry.kind, entry.payload)
         await res.sessions.forget_all()
         telemetry.logger().warning("redis is another server than before", since=since.isoformat(), reopened=count)
     await res.redis.see(Seen(server, telemetry.now()))
@@ -64,7 +69,8 @@ async def clear(res: Resources) -> None:
     oldest = (int(before * 1000) - EPOCH_MS) << (SHARD_BITS + SEQUENCE_BITS)
     async with res.db.acquire() as connection:
         pending = await media_rows.pending_below(connection, oldest, limit=_CLEAR_AT_ONCE)
-        await outbox.forget_done(connection, limit=_CLEAR_AT_ONCE)
+        while await outbox.forget_done(connection, limit=_CLEAR_AT_ONCE) == _CLEAR_AT_ONCE:
+            continue
         await idempotency.forget_old(connection)
     # An upload that is sent again with its Idempotency-Key has its old id, but began now.
     abandoned = [(id_, object_key) for id_, object_key in pending if began_at(object_key) < before]

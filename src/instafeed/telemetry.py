@@ -8,6 +8,7 @@ from typing import Any
 import sentry_sdk
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
+from structlog.typing import Processor
 
 from instafeed.settings import Settings
 from instafeed.version import VERSION
@@ -40,27 +41,33 @@ REDIS_FAILURES = Counter("instafeed_redis_failures_total", "Redis calls that fai
 
 def set_up(settings: Settings, *, process: str) -> None:
     """Configure logging and Sentry for a process named `process` (`api`, `worker` ...)."""
+    annotate: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    render: Processor = (
+        structlog.dev.ConsoleRenderer(colors=False)
+        if settings.log_format == "console"
+        else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer(colors=False)
-            if settings.log_format == "console"
-            else structlog.processors.JSONRenderer(),
-        ],
+        processors=[*annotate, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.log_level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
     # Libraries log through the standard module: only what is worth a person's time.
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format='{"logger":"%(name)s","level":"%(levelname)s","event":"%(message)s"}',
+    libraries = logging.StreamHandler(sys.stderr)
+    libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *annotate],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
     )
+    logging.basicConfig(handlers=[libraries], level=logging.WARNING)
     if settings.sentry_dsn is not None:
         sentry_sdk.init(
             dsn=settings.sentry_dsn.get_secret_value(),

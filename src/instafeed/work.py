@@ -1,6 +1,7 @@
 """Runs outbox entries: takes one, does it, and says how it ended."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from instafeed.storage.outbox import Entry, Kind
 
 FollowUp = tuple[Kind, dict[str, Any]]
 """Work that begins when other work is done, with its payload."""
+
+LONGEST_SECONDS = 50.0
+"""Work that takes longer has failed; what it noted with a checkpoint is kept."""
 
 _log = telemetry.logger()
 
@@ -33,26 +37,37 @@ async def perform(
     """Do the work of an outbox entry, unless it is done or somebody else is at it.
 
     `body` may run several times, late, and out of order. What it returns is noted in the transaction that marks the
-    entry as done. After an error the entry is tried again later; when this process stops, it is free at once.
+    entry as done. After an error, or `LONGEST_SECONDS`, the entry is tried again later; when this process stops, it is
+    free at once.
     """
-    async with res.db.acquire() as connection:
-        entry = await outbox.claim(connection, entry_id)
-    if entry is None:
-        return
-    heart = asyncio.create_task(_keep_lease(res, entry_id))
+    claim = asyncio.create_task(_claim(res, entry_id))
     try:
-        with telemetry.JOB_SECONDS.labels(kind).time():
-            follow_ups = await body(res, entry)
+        entry = await asyncio.shield(claim)
+        if entry is not None:
+            await _work(res, entry, body)
     except asyncio.CancelledError:
-        telemetry.JOBS.labels(kind, "handed_back").inc()
-        await asyncio.shield(_hand_back(res, entry_id))
+        # Also amid the claim, which may have been granted.
+        await asyncio.shield(_hand_back(res, kind, claim))
         raise
+
+
+async def _claim(res: Resources, entry_id: int) -> Entry | None:
+    async with res.db.acquire() as connection:
+        return await outbox.claim(connection, entry_id)
+
+
+async def _work(res: Resources, entry: Entry, body: Callable[[Resources, Entry], Awaitable[list[FollowUp]]]) -> None:
+    heart = asyncio.create_task(_keep_lease(res, entry.id))
+    try:
+        with telemetry.JOB_SECONDS.labels(entry.kind).time():
+            async with asyncio.timeout(LONGEST_SECONDS):
+                follow_ups = await body(res, entry)
     except Exception as error:
         await _fail(res, entry, error)
     else:
-        telemetry.JOBS.labels(kind, "done").inc()
+        telemetry.JOBS.labels(entry.kind, "done").inc()
         await _finish(res, entry, follow_ups)
-        _log.info("job done", kind=kind, entry=str(entry_id), attempts=entry.attempts)
+        _log.info("job done", kind=entry.kind, entry=str(entry.id), attempts=entry.attempts)
     finally:
         heart.cancel()
 
@@ -98,6 +113,10 @@ def _is_away(error: Exception) -> bool:
     return isinstance(error, Unavailable)
 
 
-async def _hand_back(res: Resources, entry_id: int) -> None:
-    async with res.db.acquire() as connection:
-        await outbox.hand_back(connection, entry_id)
+async def _hand_back(res: Resources, kind: Kind, claim: asyncio.Task[Entry | None]) -> None:
+    with contextlib.suppress(Unavailable):  # the lease ends by itself
+        entry = await claim
+        if entry is not None:
+            telemetry.JOBS.labels(kind, "handed_back").inc()
+            async with res.db.acquire() as connection:
+                await outbox.hand_back(connection, entry.id)

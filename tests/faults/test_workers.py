@@ -27,7 +27,7 @@ async def with_followers(world: World) -> tuple[int, list[int]]:
         FOLLOWERS,
     )
     readers = [author + number * STEP for number in range(1, FOLLOWERS + 1, 97)]
-    await asyncio.gather(*(world.res.timelines.open(reader) for reader in readers))
+    await asyncio.gather(*(world.materialise(reader) for reader in readers))
     return author, readers
 
 

@@ -1,24 +1,59 @@
-"""A world of each test's own, with a window of 10."""
+"""Small worlds with a feed window of 10."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from instafeed.resources import open_resources
-from instafeed.settings import Settings
+from instafeed import feeds
+from instafeed.dev.embedded import Endpoints
+from instafeed.resources import Resources, open_resources
 from instafeed.storage import timelines
+from instafeed.storage.event_log import EventLog
+from instafeed.storage.timelines import Timelines
+from tests.conftest import _database, _redis_number, make_settings
+from tests.feeds.gates import GatedDatabase, GatedRedis
 from tests.feeds.world import World
 
 # By hand, for hours: python -m pytest tests/feeds --hypothesis-profile=long
 hypothesis_settings.register_profile("long", max_examples=1500, deadline=None)
 
 
+@pytest.fixture(scope="session")
+async def town(endpoints: Endpoints) -> AsyncIterator[Resources]:
+    """The database and the Redis of all worlds."""
+    async with _database(endpoints) as url:
+        settings = make_settings(endpoints, url, redis_number=_redis_number() + 2, feed_window=10)
+        async with open_resources(settings) as res:
+            yield res
+
+
 @pytest.fixture
-async def world(fresh_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """An empty world."""
+async def world(town: Resources, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A world where nothing is left to do, in an empty Redis; accounts of other tests are there, but unconnected."""
     monkeypatch.setattr(timelines, "_TRIM_SLACK", 2)
-    async with open_resources(fresh_settings) as res:
-        world = World.of(res)
-        yield world
-        await world.res.queue.close()
+    world = World.of(town)
+    await world.flush()
+    await world.sql("delete from outbox returning 1")
+    yield world
+    await world.res.queue.close()
+
+
+@pytest.fixture
+async def gated(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """The world with a gate before every server."""
+    monkeypatch.setattr(timelines, "_CALLS_IN_FLIGHT", 1)
+    monkeypatch.setattr(feeds, "_SPARE", 1)
+    res = world.res
+    redis = GatedRedis(res.settings.redis_url.get_secret_value())
+    world = World.of(
+        res,
+        db=GatedDatabase(res.db),
+        redis=redis,
+        timelines=Timelines(redis, window=res.timelines.window, buckets=res.timelines.buckets, idle_days=14),
+        events=EventLog(redis),
+        settings=res.settings.model_copy(update={"fan_out_chunk": 2}),
+    )
+    yield world
+    await redis.close()
+    await world.res.queue.close()

@@ -18,6 +18,12 @@ class Killed(BaseException):
     """The process is gone: no code of ours sees it coming."""
 
 
+def _is_killed(failure: BaseException) -> bool:
+    return isinstance(failure, Killed) or (
+        isinstance(failure, BaseExceptionGroup) and failure.split(Killed)[1] is None
+    )
+
+
 class Actor:
     """A task that stops before each call of a server. Of tasks that it starts, only one may make calls at a time."""
 
@@ -61,8 +67,9 @@ class Actor:
             else:
                 self._gate.set_exception(error)
             await self._arrived.wait()
-        if self.ended and not self._task.cancelled() and (failure := self._task.exception()):
-            if not isinstance(failure, (Killed, BaseExceptionGroup)):
+        if self.ended and not self._task.cancelled():
+            failure = self._task.exception()
+            if failure is not None and not _is_killed(failure):
                 raise failure
 
     async def finish(self) -> None:

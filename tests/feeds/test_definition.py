@@ -8,20 +8,18 @@ While this goes on, no read shows what was answered as gone before it began. Onc
 page of every feed is what SQL says.
 """
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from instafeed import feeds
 from instafeed.ids import MAX_ID
-from instafeed.storage import timelines
 from instafeed.storage.timelines import Timelines
-from tests.feeds.gates import Actor, GatedDatabase, GatedRedis
+from tests.feeds.gates import Actor
 from tests.feeds.world import World, add_follows, add_posts, viewer
 
 ACTORS = 5
@@ -238,30 +236,17 @@ place = st.integers(0, len(SHARDS) - 1)
 pasts = st.builds(
     Past,
     window=st.sampled_from([10, 5, 2]),
-    posts=st.lists(place, max_size=25) | st.builds(list.__mul__, place.map(lambda author: [author]), st.integers(1, 13)),
+    posts=st.lists(place, max_size=25)
+    | st.builds(list.__mul__, place.map(lambda author: [author]), st.integers(1, 13)),
     follows=st.sets(st.tuples(place, place), max_size=6),
     materialised=st.sets(place),
 )
 number = st.integers(0, 7)
-common = st.sampled_from(["post", "follow", "unfollow", "delete", "read", "chain", "job", "job", "finish", "step", "step"])
+common = st.sampled_from(
+    ["post", "follow", "unfollow", "delete", "read", "chain", "job", "job", "finish", "step", "step"]
+)
 rare = st.sampled_from(["flush", "kill", "stop", "unlock", "again", "lapse", "expire", "draft", "publish"])
 steps = st.lists(st.tuples(common | common | rare, number, number), min_size=5, max_size=50)
-
-
-@pytest.fixture
-async def gated(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """The world with a gate before every server."""
-    monkeypatch.setattr(timelines, "_CALLS_IN_FLIGHT", 1)
-    res = world.res
-    redis = GatedRedis(res.settings.redis_url.get_secret_value())
-    yield World.of(
-        res,
-        db=GatedDatabase(res.db),
-        redis=redis,
-        events=type(res.events)(redis),
-        settings=res.settings.model_copy(update={"fan_out_chunk": 2}),
-    )
-    await redis.close()
 
 
 async def run(gated: World, past: Past, steps: list[tuple[str, int, int]], limits: list[int]) -> None:

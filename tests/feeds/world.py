@@ -1,5 +1,6 @@
 """A small community straight in the servers: no HTTP, no photos, no worker but what a test lets run."""
 
+import itertools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,6 @@ from instafeed.ids import MAX_ID, IdMaker, shard_of
 from instafeed.jobs.adapters import VERBS
 from instafeed.models import Viewer
 from instafeed.resources import Resources
-from instafeed.storage import accounts as account_rows
 from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Kind
@@ -29,10 +29,12 @@ def viewer(account_id: int) -> Viewer:
     return Viewer(account_id, account_id, str(account_id))
 
 
+_milliseconds = itertools.count(1_800_000_000_000)
+
+
 def ticking() -> IdMaker:
-    """Makes ids of which each is later than the last one, on whatever shard."""
-    ticks = iter(range(1_800_000_000_000, 10**15))
-    return IdMaker(clock=lambda: next(ticks))
+    """Makes ids of which each is later than the last one, on whatever shard, and unlike those of all other worlds."""
+    return IdMaker(clock=lambda: next(_milliseconds))
 
 
 @dataclass
@@ -54,10 +56,12 @@ class World:
     async def account(self, shard: int = 1) -> int:
         """A new account."""
         id_ = self.res.ids.next(shard)
-        async with self.res.db.acquire() as connection:
-            await account_rows.insert(
-                connection, id_, username=f"u{id_}", display_name="", password_hash="", email=None
-            )
+        await self.sql(
+            "insert into accounts (shard, id, username, password_hash) values ($1, $2::bigint, 'u' || $2::text, '')"
+            " returning 1",
+            shard,
+            id_,
+        )
         return id_
 
     async def draft(self, author: int) -> int:
@@ -75,7 +79,9 @@ class World:
             assert entry is not None
             return entry
 
-        return await self.res.db.transact(body)
+        entry = await self.res.db.transact(body)
+        await self.res.queue.ring(Kind.FAN_OUT, entry)
+        return entry
 
     async def post(self, author: int) -> int:
         """A post that is published."""

@@ -1,5 +1,5 @@
 """Jobs are tested in the feeds' small world."""
 
-from tests.feeds.conftest import world
+from tests.feeds.conftest import gated, town, world
 
-__all__ = ["world"]
+__all__ = ["gated", "town", "world"]

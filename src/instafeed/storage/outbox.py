@@ -134,7 +134,8 @@ async def fail(connection: Connection, entry: Entry, error: str) -> bool:
 async def hand_back(connection: Connection, entry_id: int) -> None:
     """Give an entry back untried, because its worker stops; it can be taken at once."""
     await connection.execute(
-        "update outbox set leased_until = null, due_at = now(), attempts = greatest(attempts - 1, 0) where shard = $1 and id = $2",
+        "update outbox set leased_until = null, due_at = now(), attempts = greatest(attempts - 1, 0)"
+        " where shard = $1 and id = $2 and done_at is null",
         shard_of(entry_id),
         entry_id,
     )
@@ -163,21 +164,34 @@ async def reopen(connection: Connection, kinds: list[Kind], *, done_since: datet
     return len(records)
 
 
+async def begun(connection: Connection, kinds: list[Kind]) -> list[Entry]:
+    """The entries of all shards that somebody is at, or was."""
+    records = await connection.fetch(
+        "select id, kind, payload, position, attempts from outbox where done_at is null and dead_at is null"
+        " and kind = any($1::text[]) and (attempts > 0 or position > 0)",
+        kinds,
+    )
+    return [_from_record(record) for record in records]
+
+
 async def ring_late(connection: Connection, *, kinds: list[Kind], limit: int) -> list[tuple[Kind, int]]:
     """The entries of all shards that are due; each is due again if nobody takes it for `RING_SECONDS`.
 
-    The only statement besides the other sweeps that names no shard.
+    One that was taken `MAX_ATTEMPTS` times and never given back is dead: it ends whoever works on it. The only statement
+    besides the other sweeps that names no shard.
     """
     records = await connection.fetch(
         "with late as (select shard, id from outbox where done_at is null and dead_at is null and due_at < now()"
         " and kind = any($1::text[]) order by due_at limit $2 for update skip locked)"
-        " update outbox set due_at = now() + make_interval(secs => $3)"
-        " from late where outbox.shard = late.shard and outbox.id = late.id returning outbox.kind, outbox.id",
+        " update outbox set due_at = now() + make_interval(secs => $3), dead_at = case when attempts >= $4 then now() end"
+        " from late where outbox.shard = late.shard and outbox.id = late.id"
+        " returning outbox.kind, outbox.id, outbox.dead_at is not null as dead",
         kinds,
         limit,
         RING_SECONDS,
+        MAX_ATTEMPTS,
     )
-    return [(Kind(record["kind"]), record["id"]) for record in records]
+    return [(Kind(record["kind"]), record["id"]) for record in records if not record["dead"]]
 
 
 async def counts(connection: Connection) -> tuple[int, int, datetime | None]:

@@ -79,6 +79,8 @@ async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int,
     wanted = list(set(post_ids))
     shards = list({shard_of(id_) for id_ in wanted})
     author_columns = ", ".join(f"author.{column}" for column in accounts.COLUMNS.split(", "))
+    # Photos first: of a post that is deleted in between, nothing is seen then, rather than a post without photos.
+    photos = await media.of_posts(connection, wanted)
     records = await connection.fetch(
         f"select post.id as post_id, post.caption, post.published_at, {author_columns} from posts post"
         " join accounts author on author.shard = post.shard and author.id = post.author_id"
@@ -86,7 +88,6 @@ async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int,
         shards,
         wanted,
     )
-    photos = await media.of_posts(connection, [record["post_id"] for record in records]) if records else {}
     return {
         record["post_id"]: Post(
             id=record["post_id"],

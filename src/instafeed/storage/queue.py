@@ -11,6 +11,8 @@ from instafeed.storage import redis
 from instafeed.storage.outbox import Kind
 
 QUEUES = ("fanout", "media", "notify", "default")
+CLOCK = "clock"
+"""The queue of what runs by the clock: apart, so that no job can hold it up."""
 _QUEUE_OF = {
     Kind.FAN_OUT: "fanout",
     Kind.RENDER: "media",

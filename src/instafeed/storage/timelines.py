@@ -167,10 +167,6 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[1]) - 1)
 """)
 
-_OPEN = Script("""
-if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('RPUSH', KEYS[1], '0'); redis.call('EXPIRE', KEYS[1], ARGV[1]) end
-""")
-
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -210,10 +206,6 @@ class Timelines:
 
     async def _run(self, script: Script, keys: list[str], *arguments: str | int) -> Any:
         return await self._redis.run("feeds", script, keys, *arguments)
-
-    async def open(self, account_id: int) -> None:
-        """Materialise the feed of a new account, which is empty and follows nobody."""
-        await self._run(_OPEN, [self._key(account_id)], self._idle_seconds)
 
     async def read(self, account_id: int, *, limit: int | None) -> Window | None:
         """The first `limit` entries (None: all); None if the feed is not materialised or is being rebuilt."""
