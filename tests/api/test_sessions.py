@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import secrets
-import statistics
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -114,8 +113,8 @@ async def test_unknown_names_take_as_long_as_known_ones(ada: Client) -> None:
     for _ in range(8):
         known.append(await seconds(ada.account["username"]))
         unknown.append(await seconds("nobody.has.this.name"))
-    # Without a hash an answer takes a few milliseconds, a tenth of one with it.
-    assert 0.5 < statistics.median(unknown) / statistics.median(known) < 2
+    # At their quickest, when nothing else goes on. Without a hash it would be a tenth.
+    assert 0.5 < min(unknown) / min(known) < 2
 
 
 async def test_a_password_of_nobody_is_never_right() -> None:
