@@ -116,7 +116,7 @@ def make_settings(endpoints: Endpoints, database_url: str, *, redis_number: int,
         "s3_secret_key": endpoints.s3_secret_key,
         "s3_prefix": f"test-{secrets.token_hex(6)}/",
         "rate_limits": "off",
-        "log_level": "error",
+        "log_level": "warning",
     }
     return Settings.model_validate(defaults | values)
 

@@ -45,7 +45,12 @@ async def test_the_tour_works_when_it_is_pasted(base_url: str, tmp_path: Path, p
             pytest.skip("the real photos are not here")
         script = f"photo={REAL / photo}\n{script}"
     done = await asyncio.to_thread(
-        subprocess.run, ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        subprocess.run,
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"caption":"Hello from the terminal"' in done.stdout

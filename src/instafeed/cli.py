@@ -114,9 +114,7 @@ def _serve(options: argparse.Namespace) -> int:
                 hub.close()
             super().handle_exit(sig, frame)
 
-    config = server.configure(
-        app, host=options.host, port=options.port, timeout_keep_alive=75, timeout_graceful_shutdown=20
-    )
+    config = server.configure(app, host=options.host, port=options.port, timeout_graceful_shutdown=20)
     Server(config).run()
     return 0
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 from pydantic import SecretStr
 
 from instafeed import media, sweep
@@ -96,6 +97,35 @@ async def test_of_a_client_that_vanishes_nothing_is_left(author: Client, traces:
         connection.vanish()
 
 
+@pytest.mark.parametrize("how", ["vanishes", "sends_what_is_no_request"])
+async def test_of_a_client_that_is_gone_before_it_is_answered_nothing_is_left(
+    author: Client, traces: Traces, proxy: S3Proxy, how: str
+) -> None:
+    stored, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(request: web.Request, proxy: S3Proxy) -> web.StreamResponse:
+        answer = await proxy.pass_on(request)
+        stored.set()
+        await go_on.wait()
+        return answer
+
+    async with (
+        traces.none(author),
+        proxy.failing(s3_proxy.put, held),
+        wire(str(author.http.base_url)) as connection,
+    ):
+        await connection.post("/v1/media", author.headers | {"Content-Length": str(len(SMALL))})
+        await connection.send(SMALL)
+        await stored.wait()
+        if how == "vanishes":
+            connection.vanish()
+        else:
+            await connection.send(b"more than was announced")
+            assert await connection.closed() == b""
+        await author.call("GET", "/v1/me")  # until then the API has seen it
+        go_on.set()
+
+
 def later(monkeypatch: pytest.MonkeyPatch, res: Resources, seconds: float) -> None:
     """Let the sweep's clock be ahead."""
     settings = res.settings
@@ -180,6 +210,29 @@ async def test_an_upload_that_is_sent_again_under_its_key_after_a_kill_is_stored
 
     await eventually(one_is_left)
     assert await traces.rows(author) - rows == {reserved}
+
+
+async def test_an_upload_that_was_taken_over_while_it_dragged_on_ends_without_a_trace(
+    res: Resources, author: Client, traces: Traces
+) -> None:
+    rows, originals = await traces.rows(author), set(await traces.objects("originals/"))
+    key = {"Idempotency-Key": "dragging on"}
+    url = str(author.http.base_url)
+    async with half_an_upload(url, author, traces, "without_length_in_parts", **key) as connection:
+        async with res.db.acquire() as database:
+            await database.execute("update idempotency_keys set locked_until = now() where key = $1", *key.values())
+        taken = await author.call("POST", "/v1/media", 201, content=pieces(SMALL), headers=key)
+        await connection.send_chunk(b"")
+        assert (await connection.answer()).status in {400, 503}
+    assert await author.call("POST", "/v1/media", 201, content=pieces(SMALL), headers=key) == taken
+
+    async def one_is_left() -> bool:
+        found = set(await traces.objects("originals/")) - originals
+        return len(found) == 1 and not await traces.open_uploads()
+
+    await eventually(one_is_left)
+    assert await traces.rows(author) - rows == {taken["id"]}
+    assert (await author.ready(taken["id"]))["status"] == "ready"
 
 
 async def test_the_sweep_leaves_an_upload_alone_that_is_sent_again_under_an_old_id(

@@ -1,6 +1,5 @@
 """Workers that die, and workers that are told to stop, in mid work."""
 
-import asyncio
 import signal
 
 from instafeed.ids import shard_of
@@ -26,8 +25,8 @@ async def with_followers(world: World) -> tuple[int, list[int]]:
         STEP,
         FOLLOWERS,
     )
-    readers = [author + number * STEP for number in range(1, FOLLOWERS + 1, 97)]
-    await asyncio.gather(*(world.materialise(reader) for reader in readers))
+    readers = [author + number * STEP for number in range(1, FOLLOWERS + 1, 397)]
+    await world.materialise(*readers)
     return author, readers
 
 

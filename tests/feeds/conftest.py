@@ -16,7 +16,7 @@ from tests.feeds.gates import GatedDatabase, GatedRedis
 from tests.feeds.world import World
 
 # By hand, for hours: python -m pytest tests/feeds --hypothesis-profile=long
-hypothesis_settings.register_profile("long", max_examples=1500, deadline=None)
+hypothesis_settings.register_profile("long", max_examples=10_000, deadline=None)
 
 
 @pytest.fixture(scope="session")

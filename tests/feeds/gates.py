@@ -19,9 +19,7 @@ class Killed(BaseException):
 
 
 def _is_killed(failure: BaseException) -> bool:
-    return isinstance(failure, Killed) or (
-        isinstance(failure, BaseExceptionGroup) and failure.split(Killed)[1] is None
-    )
+    return isinstance(failure, Killed) or (isinstance(failure, BaseExceptionGroup) and failure.split(Killed)[1] is None)
 
 
 class Actor:
@@ -84,9 +82,10 @@ class Actor:
 
     async def stop(self) -> None:
         """End it as a process does that is told to stop."""
+        self._task.cancel()
+        if self._gate is None or self._gate.done():
+            self._arrived.clear()  # it was its own gate that was cancelled, not what waits for a task of its
         if not self.ended:
-            self._arrived.clear()
-            self._task.cancel()
             await self._arrived.wait()
             await self.finish()
 

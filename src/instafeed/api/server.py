@@ -26,6 +26,8 @@ def configure(app: FastAPI, **options: Any) -> uvicorn.Config:
         server_header=False,
         # Whom a request comes from is decided in `limits`.
         proxy_headers=False,
+        # Longer than a client or a proxy keeps an idle connection: whoever closes first may cut a request off.
+        timeout_keep_alive=75,
         **options,
     )
 

@@ -20,6 +20,7 @@ from instafeed.errors import RedisAway
 
 _SECONDS = 1.0
 _CONNECTIONS = 64
+_FAILURES_IN_A_ROW = 3
 _PAUSE_SECONDS = 1.0
 _SEEN = "seen"
 
@@ -59,13 +60,14 @@ class Seen:
 
 
 class RedisServer:
-    """A Redis server that may be away: a call ends within about a second, and after a failure further calls fail at once
-    for a second, so that a request that makes several does not wait for each.
+    """A Redis server that may be away: a call ends within about a second. After three failures in a row further calls
+    fail at once for a second, so that requests do not wait in vain; one alone may be a hiccup of ours.
     """
 
     def __init__(self, url: str) -> None:
         self._client = Redis.from_pool(pool(url))
         self._away_until = 0.0
+        self._failures = 0
 
     async def close(self) -> None:
         """Close the connections."""
@@ -82,8 +84,11 @@ class RedisServer:
             raise RedisAway("Redis does not answer.", retry_after=1)
         try:
             yield self._client
+            self._failures = 0
         except _FAILURES as error:
-            self._away_until = time.monotonic() + _PAUSE_SECONDS
+            self._failures += 1
+            if self._failures >= _FAILURES_IN_A_ROW:
+                self._away_until = time.monotonic() + _PAUSE_SECONDS
             telemetry.REDIS_FAILURES.labels(part).inc()
             _log.warning("redis failed", part=part, error=f"{type(error).__name__}: {error}"[:300])
             raise RedisAway("Redis does not answer.", retry_after=1) from error

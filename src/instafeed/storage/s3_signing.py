@@ -28,15 +28,7 @@ class Signer:
         self._region = region
         self._access_key = access_key
         self._secret_key = secret_key
-        self._day_key = ("", b"")
-
-    def _key_of(self, day: str) -> bytes:
-        if self._day_key[0] != day:
-            key = f"AWS4{self._secret_key}".encode()
-            for part in (day, self._region, "s3", "aws4_request"):
-                key = _hmac(key, part)
-            self._day_key = (day, key)
-        return self._day_key[1]
+        self._terms: tuple[tuple[float, int, str] | None, str, str, bytes] = (None, "", "", b"")
 
     def url(self, method: str, key: str, *, at: float, seconds: int, query: str = "") -> str:
         """A URL that allows `method` on the object `key`.
@@ -46,17 +38,25 @@ class Signer:
             key: the object's key.
             at: when it begins to be valid, in seconds since the Unix epoch.
             seconds: how long it is valid, at most a week.
-            query: further parameters, encoded, in alphabetical order, and before `X-Amz-` in it.
+            query: further parameters, encoded, in alphabetical order, all of them after `X-Amz-`.
         """
+        if self._terms[0] != (at, seconds, query):
+            self._terms = ((at, seconds, query), *self._terms_of(at, seconds, query))
+        _, parameters, head, signing_key = self._terms
+        path = self._base + quote(key, safe="/~")
+        request = f"{method}\n{path}\n{parameters}\nhost:{self._host}\n\nhost\nUNSIGNED-PAYLOAD"
+        text = head + hashlib.sha256(request.encode()).hexdigest()
+        return f"{self._origin}{path}?{parameters}&X-Amz-Signature={_hmac(signing_key, text).hex()}"
+
+    def _terms_of(self, at: float, seconds: int, query: str) -> tuple[str, str, bytes]:
+        """What URLs of one time have in common: parameters, what is signed before the request, and the key."""
         time = datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%SZ")
         scope = f"{time[:8]}/{self._region}/s3/aws4_request"
-        path = self._base + quote(key, safe="/~")
-        before, after = (query + "&", "") if query and query < "X-Amz" else ("", f"&{query}" if query else "")
         parameters = (
-            f"{before}X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={quote(f'{self._access_key}/{scope}', safe='')}"
-            f"&X-Amz-Date={time}&X-Amz-Expires={seconds}&X-Amz-SignedHeaders=host{after}"
+            f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={quote(f'{self._access_key}/{scope}', safe='')}"
+            f"&X-Amz-Date={time}&X-Amz-Expires={seconds}&X-Amz-SignedHeaders=host{query and '&'}{query}"
         )
-        request = f"{method}\n{path}\n{parameters}\nhost:{self._host}\n\nhost\nUNSIGNED-PAYLOAD"
-        text = f"AWS4-HMAC-SHA256\n{time}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-        signature = _hmac(self._key_of(time[:8]), text).hex()
-        return f"{self._origin}{path}?{parameters}&X-Amz-Signature={signature}"
+        key = f"AWS4{self._secret_key}".encode()
+        for part in scope.split("/"):
+            key = _hmac(key, part)
+        return parameters, f"AWS4-HMAC-SHA256\n{time}\n{scope}\n", key

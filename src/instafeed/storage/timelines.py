@@ -69,22 +69,22 @@ end
 """
 
 # ARGV: post id, followers (fixed width), window, slack. A list whose head is lower takes the id at its head, and cannot
-# have had it; else this post is late or was pushed before. Like `merge`, `insert` leaves out what is below a list without
-# a marker; a late post is rarely far from the head, so that the list is not read whole.
+# have had it; else this post is late or was pushed before, and its place is searched for, from the head on in steps that
+# double and then halve. Like `merge`, `insert` leaves out what is below a list without a marker.
 _PUSH = Script(
     _LIBRARY
     + f"""
 local function insert(key, id)
-  local from = 1
-  while true do
-    local some = redis.call('LRANGE', key, from, from + 63)
-    for _, other in ipairs(some) do
-      if other == id then return 0 end
-      if below(other, id) then return redis.call('LINSERT', key, 'BEFORE', other, id) end
-    end
-    if #some < 64 then return 0 end
-    from = from + 64
+  local first, last, length = 1, 1, redis.call('LLEN', key)
+  while last < length and not below(redis.call('LINDEX', key, last), id) do first, last = last + 1, last * 2 end
+  last = math.min(last, length)
+  while first < last do
+    local middle = math.floor((first + last) / 2)
+    if below(redis.call('LINDEX', key, middle), id) then last = middle else first = middle + 1 end
   end
+  local above, lower = unpack(redis.call('LRANGE', key, first - 1, first))
+  if above == id or not lower then return 0 end
+  return redis.call('LINSERT', key, 'BEFORE', lower, id)
 end
 local prefix, id, followers, cap = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local full = cap + tonumber(ARGV[4])
