@@ -171,7 +171,7 @@ create table outbox_4 partition of outbox for values with (modulus 8, remainder 
 create table outbox_5 partition of outbox for values with (modulus 8, remainder 5);
 create table outbox_6 partition of outbox for values with (modulus 8, remainder 6);
 create table outbox_7 partition of outbox for values with (modulus 8, remainder 7);
-create index outbox_due on outbox (due_at) where done_at is null and dead_at is null;
+create index outbox_due on outbox (due_at) where done_at is null;
 create index outbox_done on outbox (done_at) where done_at is not null;
 
 -- What happened that an account wants to know of; `subject_id` is the post.

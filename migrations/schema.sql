@@ -185,7 +185,7 @@ CREATE INDEX media_post ON ONLY public.media USING btree (shard, post_id, "posit
 
 CREATE INDEX outbox_done ON ONLY public.outbox USING btree (done_at) WHERE (done_at IS NOT NULL);
 
-CREATE INDEX outbox_due ON ONLY public.outbox USING btree (due_at) WHERE ((done_at IS NULL) AND (dead_at IS NULL));
+CREATE INDEX outbox_due ON ONLY public.outbox USING btree (due_at) WHERE (done_at IS NULL);
 
 CREATE INDEX posts_author ON ONLY public.posts USING btree (shard, author_id, id);
 

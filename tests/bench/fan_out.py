@@ -119,10 +119,12 @@ async def main(count: int, runs: int) -> None:
         world = World.of(res)
         author, followers = await with_followers(world, count)
         text = packed(followers)
-        piped, pushed, jobs, cpus = [], [], [], []
+        piped, pushed, late, jobs, cpus = [], [], [], [], []
         for _ in range(runs):
+            overtaken = res.ids.next(1)
             piped.append(await pipe(settings, followers, res.ids.next(1)))
             pushed.append(await push(world, text, res.ids.next(1)))
+            late.append(await push(world, text, overtaken))
             seconds, cpu = await whole_job(world, author, world.res.ids.next(shard_of(author)))
             jobs.append(seconds)
             cpus.append(cpu)
@@ -134,6 +136,7 @@ async def main(count: int, runs: int) -> None:
         [
             ["redis-cli --pipe, LPUSHX + LTRIM", base, 1.0, 0.0],
             ["Timelines.push", count / median(pushed), count / median(pushed) / base, 0.0],
+            ["Timelines.push, late: below the head", count / median(late), count / median(late) / base, 0.0],
             ["whole job", count / median(jobs), count / median(jobs) / base, median(cpus) / count * 1e6],
         ],
     )

@@ -5,7 +5,7 @@ import io
 import itertools
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from instafeed.imaging.process import DecoderFailed, render
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import media as media_rows
+from instafeed.storage import posts as post_rows
 from instafeed.storage.blobs import original_key, rendition_prefix
+from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
 from tests.client import Client, eventually
 from tests.conftest import running_api
@@ -204,6 +206,26 @@ async def test_a_photo_that_is_rendered_twice_at_once_and_once_more_is_published
     assert len(await entries(quiet, Kind.FAN_OUT)) == 1
     assert (await poster.call("GET", "/v1/me"))["post_count"] == 1
     assert len(await downloaded(await poster.ready(post["media"][0]["id"]))) == 8
+
+
+async def test_a_post_that_is_published_while_it_is_read_is_read_with_its_photos_ready(
+    quiet: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post_id = int((await poster.post())["id"])
+    [entry] = await entries(quiet, Kind.RENDER)
+
+    async def of_posts_then_published(connection: Connection, post_ids: Iterable[int]) -> Any:
+        found = await of_posts(connection, post_ids)
+        monkeypatch.setattr(media_rows, "of_posts", of_posts)
+        await media.render(quiet, entry)
+        return found
+
+    of_posts = media_rows.of_posts
+    monkeypatch.setattr(media_rows, "of_posts", of_posts_then_published)
+    async with quiet.db.acquire() as connection:
+        [post] = (await post_rows.get_many(connection, [post_id])).values()
+    assert post.published_at is not None
+    assert [photo.status for photo in post.media] == ["ready"]
 
 
 async def test_a_photo_that_is_deleted_while_it_is_rendered_leaves_nothing(

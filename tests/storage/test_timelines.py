@@ -193,7 +193,7 @@ step = st.one_of(
 
 @given(steps=st.lists(step, min_size=1, max_size=40))
 @hypothesis_settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 async def test_every_script_does_what_the_model_says(feed: Feed, steps: list[tuple[Any, ...]]) -> None:
     feed = Feed(feed.redis, feed.lists)
@@ -251,7 +251,7 @@ class Truth:
     )
 )
 @hypothesis_settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 async def test_a_whole_list_lacks_nothing_between_its_ends_once_all_is_delivered(
     feed: Feed, steps: list[tuple[Any, ...]]

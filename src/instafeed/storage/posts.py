@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from instafeed.ids import shard_of
-from instafeed.models import Post
+from instafeed.models import MediaStatus, Post
 from instafeed.storage import accounts, media
 from instafeed.storage.database import Connection
 
@@ -88,6 +88,13 @@ async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int,
         shards,
         wanted,
     )
+    # Of a post that was published in between, the photos were seen too early: now they are ready.
+    unready = {
+        id_ for id_, of_post in photos.items() if any(photo.status is not MediaStatus.READY for photo in of_post)
+    }
+    published = {record["post_id"] for record in records if record["published_at"] is not None}
+    if unready & published:
+        photos |= await media.of_posts(connection, unready & published)
     return {
         record["post_id"]: Post(
             id=record["post_id"],
