@@ -17,7 +17,7 @@ _numbers = itertools.count()
 T = TypeVar("T")
 
 
-async def eventually(probe: Callable[[], Awaitable[T]], *, seconds: float = 10) -> T:
+async def eventually(probe: Callable[[], Awaitable[T]], *, seconds: float = 30) -> T:
     """What `probe` returns as soon as it is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

@@ -19,7 +19,7 @@ from instafeed import telemetry
 from instafeed.errors import RedisAway
 
 _SECONDS = 1.0
-_CONNECTIONS = 64
+_CONNECTIONS = 16
 _FAILURES_IN_A_ROW = 3
 _PAUSE_SECONDS = 1.0
 _SEEN = "seen"
