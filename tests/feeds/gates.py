@@ -53,8 +53,12 @@ class Actor:
     async def begin(cls, work: Coroutine[Any, Any, Any]) -> "Actor":
         """Start a task; return when it stands before its first call."""
         actor = cls(work)
-        await actor._arrived.wait()
+        await actor._arrive()
         return actor
+
+    async def _arrive(self) -> None:
+        async with asyncio.timeout(30):  # two that wait for each other are a failure
+            await self._arrived.wait()
 
     async def step(self, error: BaseException | None = None) -> None:
         """Let it make one call, or fail in its place; return when it stands before the next one, or has ended."""
@@ -64,7 +68,7 @@ class Actor:
                 self._gate.set_result(None)
             else:
                 self._gate.set_exception(error)
-            await self._arrived.wait()
+            await self._arrive()
         if self.ended and not self._task.cancelled():
             failure = self._task.exception()
             if failure is not None and not _is_killed(failure):
@@ -86,7 +90,7 @@ class Actor:
         if self._gate is None or self._gate.done():
             self._arrived.clear()  # it was its own gate that was cancelled, not what waits for a task of its
         if not self.ended:
-            await self._arrived.wait()
+            await self._arrive()
             await self.finish()
 
 

@@ -122,9 +122,10 @@ class World:
     async def settle(self) -> None:
         """Run jobs until none is left."""
         await self.lapse()
-        while pending := await self.pending():
-            for entry in pending:
+        for _ in range(10):
+            for entry in await self.pending():
                 await self.perform(*entry)
+        assert await self.pending() == [], "work comes to an end"
 
     async def page(self, account: int, limit: int, below: int = MAX_ID) -> tuple[list[int], int | None]:
         """A page of the home feed: ids, and where the next one begins."""
