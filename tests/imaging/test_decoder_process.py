@@ -1,6 +1,7 @@
 """The decoder's process: what it hands back, what ends it, and that nothing of it stays."""
 
 import asyncio
+import contextlib
 import io
 import os
 import random
@@ -87,7 +88,11 @@ def endless(tmp_path: Path) -> Iterator[Endless]:
 
 def children(pid: int | str = "self") -> set[int]:
     tasks = Path(f"/proc/{pid}/task").iterdir()
-    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in tasks:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found |= {int(child) for child in (task / "children").read_text().split()}
+    return found
 
 
 def alive(pid: int) -> bool:
