@@ -55,5 +55,5 @@ async def _database(res: Resources) -> None:
 
 
 async def _redis(res: Resources) -> None:
-    async with res.redis.calls("health") as redis:
-        await redis.ping()
+    for node in await res.redis.nodes():
+        await node.send("PING")

@@ -16,7 +16,7 @@ from instafeed.models import Event, EventType, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import follows as follow_rows
 from instafeed.storage import posts as post_rows
-from instafeed.storage.event_log import order
+from instafeed.storage.event_log import EventReader, order
 
 _WAIT_MILLISECONDS = 200  # well below the time limit of a Redis call
 _CHECK_SECONDS = 0.4
@@ -150,11 +150,9 @@ class EventHub:
     async def _deliver(self) -> None:
         while True:
             try:
-                for event in await self._res.events.wait(await self._where(), milliseconds=_WAIT_MILLISECONDS):
-                    # First: a stream that begins while this event is handed out has it behind it.
-                    self._position = event.id
-                    if event.type is not EventType.OTHER:
-                        await self._hand_out(event)
+                async with self._res.events.reader() as reader:
+                    while True:
+                        await self._deliver_next(reader)
             except RedisAway:
                 await asyncio.sleep(_PAUSE_SECONDS)
             except Exception as error:
@@ -162,6 +160,13 @@ class EventHub:
                 sentry_sdk.capture_exception(error)
                 telemetry.logger().error("an event was not handed out", exc_info=error)
                 await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _deliver_next(self, reader: EventReader) -> None:
+        for event in await reader.wait(await self._where(), milliseconds=_WAIT_MILLISECONDS):
+            # First: a stream that begins while this event is handed out has it behind it.
+            self._position = event.id
+            if event.type is not EventType.OTHER:
+                await self._hand_out(event)
 
     async def _hand_out(self, event: Event) -> None:
         by_account: dict[int, list[_Stream]] = {}

@@ -6,12 +6,11 @@ from datetime import timedelta
 from instafeed import media, telemetry
 from instafeed.ids import EPOCH_MS, SEQUENCE_BITS, SHARD_BITS, shard_of
 from instafeed.resources import Resources
-from instafeed.storage import idempotency, outbox
+from instafeed.storage import idempotency, outbox, seen
 from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import began_at
 from instafeed.storage.outbox import Kind
 from instafeed.storage.queue import kinds_of
-from instafeed.storage.redis import Seen
 from instafeed.work import note
 
 _DELIVERIES = [Kind.FAN_OUT, Kind.ALIGN]
@@ -47,20 +46,18 @@ async def heal(res: Resources) -> None:
 
     Redis loses what it had not yet written or replicated, and feeds would keep a hole. So its data carries the time of
     this sweep: when the server is another than the one that wrote it, everything done since that time is done again,
-    which is harmless, and sessions are read from the database again. A Redis that was emptied has nothing to heal.
+    which is harmless. A Redis that was emptied has nothing to heal.
     """
-    server = await res.redis.server_id()
-    seen = await res.redis.seen()
-    if seen is not None and seen.server != server:
-        since = seen.at - _HEAL_SLACK
+    notes = await seen.read(res.redis, buckets=res.timelines.buckets)
+    if left := [at for last in notes if (at := last.left_elsewhere_at)]:
+        since = min(left) - _HEAL_SLACK
         async with res.db.acquire() as connection:
             count = await outbox.reopen(connection, _DELIVERIES, done_since=since)
             # What is under way goes on from where it is, and would be done too late to be reopened.
             for entry in await outbox.begun(connection, _DELIVERIES):
                 await note(res, connection, shard_of(entry.id), entry.kind, entry.payload)
-        await res.sessions.forget_all()
         telemetry.logger().warning("redis is another server than before", since=since.isoformat(), reopened=count)
-    await res.redis.see(Seen(server, telemetry.now()))
+    await seen.write(notes, telemetry.now())
 
 
 async def clear(res: Resources) -> None:

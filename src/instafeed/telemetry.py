@@ -36,7 +36,7 @@ EVENT_STREAMS = Gauge("instafeed_event_streams", "Open event streams.")
 QUEUE_LENGTH = Gauge("instafeed_queue_length", "Jobs that wait.", ["queue"])
 OUTBOX_PENDING = Gauge("instafeed_outbox_pending", "Outbox entries that are late.")
 OUTBOX_DEAD = Gauge("instafeed_outbox_dead", "Outbox entries that were given up.")
-REDIS_FAILURES = Counter("instafeed_redis_failures_total", "Redis calls that failed and were done without.", ["part"])
+REDIS_FAILURES = Counter("instafeed_redis_failures_total", "Redis calls that failed and were done without.", ["reason"])
 
 
 def set_up(settings: Settings, *, process: str) -> None:

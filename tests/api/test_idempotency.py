@@ -17,6 +17,7 @@ from instafeed.storage.idempotency import Found, Hold, Owner
 from tests.api.answers import JSON, invalid, problem
 from tests.client import PASSWORD, Client
 from tests.photos import jpeg
+from tests.redis import redis_client
 
 SignUp = Callable[..., Awaitable[Client]]
 
@@ -114,7 +115,7 @@ async def test_a_repeated_log_in_does_not_bring_an_ended_session_back(sign_up: S
     assert [session["id"] for session in (await client.call("GET", "/v1/sessions"))["items"]] == [client.id]
     # Not even once the cache has forgotten that it ended.
     secret = tablet.token.partition(".")[2]
-    async with res.redis.calls("test") as redis:
+    async with redis_client(res.settings) as redis:
         assert await redis.delete(f"session:{client.id}:{hashlib.sha256(secret.encode()).hexdigest()}") == 1
     problem(await client.http.get("/v1/me", headers=tablet.headers), 401, "unauthenticated")
 

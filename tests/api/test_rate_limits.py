@@ -22,6 +22,7 @@ from instafeed.storage.redis import RedisServer
 from tests.api.answers import problem
 from tests.client import PASSWORD, Client, eventually
 from tests.conftest import running_api
+from tests.redis import redis_client
 
 AWAY = "redis://127.0.0.1:1/0"
 _numbers = itertools.count(1)
@@ -267,7 +268,7 @@ async def test_redis_and_its_stand_in_judge_alike(res: Resources, quota: int, in
     """Each step is a request, and then so many seconds pass."""
     policy, client = Policy("alike", quota, quota * interval), secrets.token_hex(8)
     key = f"rate:alike:{client}"
-    async with without_redis() as stand_in, res.redis.calls("test") as redis:
+    async with without_redis() as stand_in, redis_client(res.settings) as redis:
         for seconds in steps:
             real, local = await res.rate_limiter.check(policy, client), await stand_in.check(policy, client)
             assert (real.remaining, real.retry_after > 0) == (local.remaining, local.retry_after > 0)
@@ -284,7 +285,7 @@ async def test_what_redis_remembers_is_forgotten_in_time(res: Resources) -> None
     policy, client = Policy("forgotten", 10, 100), secrets.token_hex(8)
     await res.rate_limiter.check(policy, client)
     await res.rate_limiter.check(policy, client)
-    async with res.redis.calls("test") as redis:
+    async with redis_client(res.settings) as redis:
         assert 19_000 < cast("int", await redis.pttl(f"rate:forgotten:{client}")) <= 20_001
 
 

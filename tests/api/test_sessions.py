@@ -17,6 +17,7 @@ from instafeed.settings import Settings
 from tests.api.answers import ID, anonymous, invalid, is_now, problem
 from tests.client import PASSWORD, Client
 from tests.conftest import running_api
+from tests.redis import redis_client
 
 SignUp = Callable[..., Awaitable[Client]]
 
@@ -238,7 +239,7 @@ async def test_a_session_survives_an_emptied_redis_and_a_log_out_too(
     phone = await Client.sign_up(fresh_http)
     tablet = await log_in(phone)
     await tablet.call("DELETE", "/v1/sessions/current", 204)
-    async with fresh_res.redis.calls("test") as redis:
+    async with redis_client(fresh_res.settings) as redis:
         await redis.flushdb()
     assert await is_in(phone)
     assert not await is_in(tablet)
@@ -299,7 +300,7 @@ async def everything_in_postgres(res: Resources) -> str:
 async def everything_in_redis(res: Resources) -> str:
     """All keys and their values."""
     said: list[Any] = []
-    async with res.redis.calls("test") as redis:
+    async with redis_client(res.settings) as redis:
         async for key in redis.scan_iter():
             said.append(key)
             match await redis.type(key):

@@ -44,7 +44,7 @@ async def materialise(world: World, followers: list[int]) -> None:
     """Give every follower a feed that is full."""
     for at in range(0, len(followers), 1000):
         await world.res.redis.run(
-            "bench", _FILL, ["feed:{0}:"], packed(followers[at : at + 1000]), 1 << 40, world.res.timelines.window
+            _FILL, ["feed:{0}:"], packed(followers[at : at + 1000]), 1 << 40, world.res.timelines.window
         )
 
 

@@ -16,6 +16,7 @@ from instafeed.resources import Resources
 from instafeed.settings import Settings
 from tests.client import Client
 from tests.processes import running_api_process
+from tests.redis import redis_client
 
 pytestmark = pytest.mark.usefixtures("workers")
 SignUp = Callable[..., Awaitable[Client]]
@@ -124,7 +125,7 @@ async def test_nothing_is_lost_when_the_log_was_emptied(sign_up: SignUp, res: Re
     assert begun is not None
     post = await author.post()
     await follower.sees(post["id"])
-    async with res.redis.calls("test") as redis:
+    async with redis_client(res.settings) as redis:
         await redis.delete("events")
     async with listening(follower, after=begun.id) as stream:
         told = await stream.next()
@@ -154,7 +155,7 @@ async def test_an_event_of_a_newer_release_is_passed_over(sign_up: SignUp, res: 
     author = await sign_up()
     async with listening(author) as stream:
         await stream.next()
-        async with res.redis.calls("test") as redis:
+        async with redis_client(res.settings) as redis:
             await redis.xadd("events", {"type": "post.sung", "author": author.id, "post": "1"})
         post = await author.post()
         told = await stream.next()

@@ -13,6 +13,7 @@ from instafeed.settings import Settings
 from instafeed.storage import migrations
 from tests.conftest import make_settings
 from tests.feeds.world import World, ticking
+from tests.redis import redis_client
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ async def fault_settings(servers: EmbeddedServers) -> Settings:
 async def world(fault_settings: Settings) -> AsyncIterator[World]:
     """A world whose bells are heard by whatever worker runs."""
     async with open_resources(fault_settings) as res:
-        async with res.redis.calls("test") as redis:
+        async with redis_client(res.settings) as redis:
             await redis.flushall()
         world = World(replace(res, ids=ticking()))
         await world.sql("update outbox set done_at = now() where done_at is null returning 1")

@@ -12,6 +12,7 @@ from instafeed.settings import Settings
 from tests.client import Client, eventually
 from tests.feeds.world import World
 from tests.processes import running_api_process, running_worker
+from tests.redis import redis_client
 
 
 async def agree(world: World, *accounts: int) -> None:
@@ -38,10 +39,10 @@ async def test_feeds_are_complete_again_after_redis_was_emptied(world: World, fa
         await world.follow(reader, other)
         await world.posts(author, 5)
         await agree(world, reader)
-        async with world.res.redis.calls("test") as redis:
+        async with redis_client(world.res.settings) as redis:
             await redis.flushall()
         await world.posts(other, 5)
-        async with world.res.redis.calls("test") as redis:
+        async with redis_client(world.res.settings) as redis:
             await redis.flushall()
         await world.posts(author, 5)
         await agree(world, author, other, reader)
@@ -89,7 +90,7 @@ async def test_what_a_restarted_redis_forgot_is_delivered_again(
         await agree(world, reader)
 
         async def noted() -> bool:
-            return await world.res.redis.seen() is not None
+            return bool(await world.res.redis.call("seen:{0}", "EXISTS", "seen:{0}"))
 
         await eventually(noted)
         await asyncio.sleep(1.5)  # so that Redis has written down all of it
@@ -121,16 +122,16 @@ async def test_a_revoked_session_stays_revoked_when_redis_comes_back_without_kno
     ):
         someone = await Client.sign_up(http)
         await someone.call("GET", "/v1/me")
-        async with world.res.redis.calls("test") as redis:
+        async with redis_client(world.res.settings) as redis:
             [key] = await redis.keys("session:*")
             cached = await redis.get(key)
         await someone.call("DELETE", "/v1/sessions/current", 204)
 
         async def noted() -> bool:
-            return await world.res.redis.seen() is not None
+            return bool(await world.res.redis.call("seen:{0}", "EXISTS", "seen:{0}"))
 
         await eventually(noted)
-        async with world.res.redis.calls("test") as redis:
+        async with redis_client(world.res.settings) as redis:
             await redis.set(key, cached, ex=900)  # as if the revocation had not been written down
         await servers.redis.restart()
 

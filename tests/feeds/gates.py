@@ -1,13 +1,12 @@
 """Puts tasks in a test's hands: each waits at every call of a server until the test lets it on, or ends it there."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
-from redis.asyncio import Redis
-
+from instafeed.storage.connection import Node, Script, Word
 from instafeed.storage.database import Connection, Database
 from instafeed.storage.redis import RedisServer
 
@@ -138,9 +137,17 @@ class GatedDatabase(Database):
 class GatedRedis(RedisServer):
     """Stops actors before each call."""
 
-    @asynccontextmanager
-    async def calls(self, part: str) -> AsyncIterator[Redis]:
-        """The client."""
+    async def node(self, key: str) -> Node:
+        """The connection, for one trip."""
         await _wait()
-        async with super().calls(part) as redis:
-            yield redis
+        return await super().node(key)
+
+    async def call(self, key: str, *command: Word) -> Any:
+        """One command."""
+        await _wait()
+        return await super().call(key, *command)
+
+    async def run(self, script: Script, keys: Sequence[str], *arguments: Word) -> Any:
+        """A script."""
+        await _wait()
+        return await super().run(script, keys, *arguments)

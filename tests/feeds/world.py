@@ -15,6 +15,7 @@ from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Kind
 from instafeed.storage.queue import Queue
 from instafeed.storage.timelines import Window
+from tests.redis import redis_client
 
 
 class SilentQueue(Queue):
@@ -173,17 +174,17 @@ class World:
 
     async def expire(self, account: int) -> None:
         """Take a feed out of Redis, as if nobody had read it for long."""
-        async with self.res.redis.calls("test") as redis:
+        async with redis_client(self.res.settings) as redis:
             await redis.delete(self.key(account))
 
     async def unlock(self, account: int) -> None:
         """Let the lock of a rebuild end, as if its time had passed."""
-        async with self.res.redis.calls("test") as redis:
+        async with redis_client(self.res.settings) as redis:
             await redis.delete(f"{self.key(account)}:lock")
 
     async def flush(self) -> None:
         """Empty Redis."""
-        async with self.res.redis.calls("test") as redis:
+        async with redis_client(self.res.settings) as redis:
             await redis.flushdb()
 
     def key(self, account: int) -> str:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -157,17 +157,15 @@ class Feed:
         self.model = Model()
 
     async def _delete(self, *keys: str) -> None:
-        async with self.redis.calls("test") as redis:
-            await redis.delete(*keys)
+        await self.redis.call(self.key, "DEL", *keys)
 
     async def raw(self) -> list[str]:
-        async with self.redis.calls("test") as redis:
-            found = await cast("Awaitable[list[bytes]]", redis.lrange(self.key, 0, -1))
+        found: list[bytes] = await self.redis.call(self.key, "LRANGE", self.key, 0, -1)
         return [entry.decode() for entry in found]
 
     async def seconds_to_live(self) -> int:
-        async with self.redis.calls("test") as redis:
-            return cast("int", await redis.ttl(self.key))
+        seconds: int = await self.redis.call(self.key, "TTL", self.key)
+        return seconds
 
     async def build(self, found: list[int], *, to_the_end: bool = True) -> None:
         await self.begin()
@@ -318,8 +316,7 @@ async def test_a_list_that_is_built_lives_a_minute_and_a_whole_one_as_long_as_it
     assert 50 < await feed.seconds_to_live() <= 60, "reading it does not keep a dead builder's list"
     await feed.finish(0, {7}, to_the_end=True)
     assert IDLE_SECONDS - 5 < await feed.seconds_to_live() <= IDLE_SECONDS
-    async with feed.redis.calls("test") as redis:
-        await redis.expire(feed.key, 1000)
+    await feed.redis.call(feed.key, "EXPIRE", feed.key, 1000)
     for change in (feed.push(9), feed.push(8), feed.merge({5, 6}), feed.remove({9})):
         await change
         assert 990 < await feed.seconds_to_live() <= 1000, "only reading keeps a feed"

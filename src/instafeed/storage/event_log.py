@@ -1,23 +1,41 @@
 """The log of events that connected clients are told of: one Redis stream, read by every API process."""
 
-from collections.abc import Awaitable
-from typing import Any, cast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from instafeed.models import Event, EventType
-from instafeed.storage.redis import RedisServer
+from instafeed.storage.redis import Node, RedisServer
 
 _KEY = "events"
 _LENGTH = 50_000
+_BATCH = 500
 
 
-def _event(entry: tuple[bytes, dict[bytes, bytes]]) -> Event:
-    id_, fields = entry
+def _event(entry: tuple[bytes, list[bytes]]) -> Event:
+    id_, flat = entry
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
     return Event(
         id=id_.decode(),
         type=EventType(fields[b"type"].decode()),
         author_id=int(fields[b"author"]),
         post_id=int(fields[b"post"]),
     )
+
+
+class EventReader:
+    """Waits for events on a connection of its own; with the first `RedisAway` it is of no more use."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def wait(self, id_: str, *, milliseconds: int) -> list[Event]:
+        """Events after `id_`, oldest first; if there is none, the next one, or nothing after a while, which must be well
+        below the time limit of a call.
+        """
+        place = ("STREAMS", _KEY, id_)
+        found = await self._node.send("XREAD", "COUNT", _BATCH, "BLOCK", milliseconds, *place)
+        return [_event(entry) for _, entries in found or () for entry in entries]
 
 
 class EventLog:
@@ -28,36 +46,33 @@ class EventLog:
 
     async def add(self, type_: EventType, *, author_id: int, post_id: int) -> None:
         """Log an event; the oldest of some 50,000 is forgotten."""
-        async with self._redis.calls("events") as redis:
-            await redis.xadd(
-                _KEY, {"type": type_.value, "author": author_id, "post": post_id}, maxlen=_LENGTH, approximate=True
-            )
+        fields = ("type", type_.value, "author", author_id, "post", post_id)
+        await self._redis.call(_KEY, "XADD", _KEY, "MAXLEN", "~", _LENGTH, "*", *fields)
 
     async def after(self, id_: str, *, limit: int) -> list[Event]:
         """Events after `id_`, oldest first."""
-        async with self._redis.calls("events") as redis:
-            found = await cast("Awaitable[list[Any]]", redis.xrange(_KEY, min=f"({id_}", count=limit))
+        found = await self._redis.call(_KEY, "XRANGE", _KEY, f"({id_}", "+", "COUNT", limit)
         return [_event(entry) for entry in found]
 
-    async def wait(self, id_: str, *, milliseconds: int) -> list[Event]:
-        """Events after `id_`, oldest first; if there is none, the next one, or nothing after a while."""
-        async with self._redis.calls("events") as redis:
-            found = await cast("Awaitable[list[Any]]", redis.xread({_KEY: id_}, count=500, block=milliseconds))
-        return [_event(entry) for _, entries in found for entry in entries]
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[EventReader]:
+        """Whoever waits for the next events."""
+        async with self._redis.dedicated(_KEY) as node:
+            yield EventReader(node)
 
     async def reaches_back_to(self, id_: str) -> bool:
         """Whether nothing after `id_` can have been forgotten."""
-        async with self._redis.calls("events") as redis:
-            found = await cast("Awaitable[list[Any]]", redis.xrange(_KEY, count=1))
+        found = await self._redis.call(_KEY, "XRANGE", _KEY, "-", "+", "COUNT", 1)
         return bool(found) and order(found[0][0].decode()) <= order(id_)
 
     async def last_id(self) -> str:
         """The id of the newest event; with an empty log, one that every later event is after."""
-        async with self._redis.calls("events") as redis:
-            found = await cast("Awaitable[list[Any]]", redis.xrevrange(_KEY, count=1))
-            if found:
-                return cast("bytes", found[0][0]).decode()
-            seconds, microseconds = await cast("Awaitable[tuple[int, int]]", redis.time())
+        node = await self._redis.node(_KEY)
+        last, time = node.send("XREVRANGE", _KEY, "+", "-", "COUNT", 1), node.send("TIME")
+        found: list[tuple[bytes, Any]] = await last
+        if found:
+            return found[0][0].decode()
+        seconds, microseconds = map(int, await time)
         return f"{seconds * 1000 + microseconds // 1000}-0"
 
 

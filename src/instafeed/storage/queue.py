@@ -4,11 +4,16 @@ import json
 from typing import Any
 
 from arq.connections import ArqRedis
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from instafeed import telemetry
-from instafeed.storage import redis
 from instafeed.storage.outbox import Kind
+
+_CONNECTIONS = 16
 
 QUEUES = ("fanout", "media", "notify", "default")
 CLOCK = "clock"
@@ -45,8 +50,18 @@ def deserialize(data: bytes) -> dict[str, Any]:
 
 
 def connect(url: str, *, seconds: float) -> ArqRedis:
-    """A client of the queue, on which no call takes longer than `seconds`."""
-    return ArqRedis(redis.pool(url, seconds=seconds), job_serializer=serialize, job_deserializer=deserialize)
+    """A client of the queue, on which no call, nor the wait for a connection, takes longer than `seconds`."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=seconds,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        # Once more on a connection that turns out to be dead: Redis may have been restarted since the last call.
+        retry=Retry(NoBackoff(), 1),
+        retry_on_error=[RedisConnectionError],
+    )
+    return ArqRedis(pool, job_serializer=serialize, job_deserializer=deserialize)
 
 
 class Queue:

@@ -67,7 +67,7 @@ class RateLimiter:
         interval = burst // policy.quota
         key = f"rate:{policy.name}:{client}"
         try:
-            wait, ahead = await self._redis.run("rate_limits", _GCRA, [key], interval, burst)
+            wait, ahead = await self._redis.run(_GCRA, [key], interval, burst)
         except RedisAway:
             wait, ahead = self._check_locally(key, interval, burst)
         return Verdict(policy, max(0, burst - ahead) // interval, ahead / _SECOND, wait / _SECOND)

@@ -13,9 +13,9 @@ length the later in the alphabet.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from instafeed.ids import shard_of
 from instafeed.storage.follows import ID_DIGITS, PackedFollowers
@@ -205,7 +205,7 @@ class Timelines:
         return f"{self._prefix(shard_of(account_id) % self._buckets)}{account_id:0{ID_DIGITS}d}"
 
     async def _run(self, script: Script, keys: list[str], *arguments: str | int) -> Any:
-        return await self._redis.run("feeds", script, keys, *arguments)
+        return await self._redis.run(script, keys, *arguments)
 
     async def read(self, account_id: int, *, limit: int | None) -> Window | None:
         """The first `limit` entries (None: all); None if the feed is not materialised or is being rebuilt."""
@@ -257,8 +257,7 @@ class Timelines:
 
     async def entries(self, account_id: int) -> list[int]:
         """All ids that the list holds, also while it is rebuilt."""
-        async with self._redis.calls("feeds") as redis:
-            found = await cast("Awaitable[list[bytes]]", redis.lrange(self._key(account_id), 0, -1))
+        found: list[bytes] = await self._redis.call(key := self._key(account_id), "LRANGE", key, 0, -1)
         return [id_ for id_ in map(int, found) if id_ > 0]
 
     async def begin_rebuild(self, account_id: int) -> str | None:

@@ -1,0 +1,15 @@
+"""What tests say to Redis past our own client."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
+
+from instafeed.settings import Settings
+
+
+@asynccontextmanager
+async def redis_client(settings: Settings) -> AsyncIterator[Redis]:
+    """A plain client."""
+    async with Redis.from_url(settings.redis_url.get_secret_value()) as redis:
+        yield redis
