@@ -40,7 +40,8 @@ class _Server:
     """One server: our connection to it, and whether it is worth a try.
 
     After three failures in a row further calls fail at once for a second, so that requests do not wait in vain; one
-    alone may be a hiccup of ours. All that fails with one connection, or is refused at once, is one failure.
+    alone may be a hiccup of ours. All that times out with one connection, or is refused at once, is one failure; so is a
+    connection that cannot be made, but not one that is closed, because a new one may do.
     """
 
     def __init__(self, place: Place, login: Login, moved: Callable[["_Server", ReplyError | None], None]) -> None:
@@ -128,10 +129,11 @@ class _Server:
         self._moved(self, None)
         if not pending:
             return  # it may have been restarted; the next call will see
-        self._failed("time-out" if isinstance(error, TimeoutError) else "connection", error)
         if isinstance(error, TimeoutError):
+            self._failed("time-out", error)
             fail(pending, error)
             return
+        _note("connection", error)
         task = asyncio.create_task(self._end(node, pending, error))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -152,8 +154,12 @@ class _Server:
         self._failures += 1
         if self._failures >= _FAILURES_IN_A_ROW:
             self._away_until = time.monotonic() + _PAUSE_SECONDS
-        telemetry.REDIS_FAILURES.labels(reason).inc()
-        _log.warning("redis failed", reason=reason, error=f"{type(error).__name__}: {error}"[:300])
+        _note(reason, error)
+
+
+def _note(reason: str, error: BaseException | None) -> None:
+    telemetry.REDIS_FAILURES.labels(reason).inc()
+    _log.warning("redis failed", reason=reason, error=f"{type(error).__name__}: {error}"[:300])
 
 
 class RedisServer:
