@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from instafeed.dev.embedded import EmbeddedServers
 from instafeed.settings import Settings
@@ -112,6 +113,7 @@ async def test_what_a_restarted_redis_forgot_is_delivered_again(
         assert (await world.walk(reader, [5]))[:3] == late
 
 
+@pytest.mark.xfail(strict=True, reason="until sessions are named by the server's epoch")
 async def test_a_revoked_session_stays_revoked_when_redis_comes_back_without_knowing(
     world: World, servers: EmbeddedServers, fault_settings: Settings
 ) -> None:

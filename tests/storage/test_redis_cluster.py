@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from instafeed.errors import RedisAway
+from instafeed.storage import seen
 from instafeed.storage.redis import Node, RedisServer, Script, slot_of
 from tests.client import eventually
 from tests.storage.test_redis import connected, failure, our_clients
@@ -222,6 +224,27 @@ async def test_a_killed_server_takes_only_its_keys_with_it(servers: list[Valkey]
         new = await eventually(lambda key=key: node_or_none(redis, key))  # type: ignore[misc]
         assert new.epoch != old.epoch
         assert await redis.call(key, "GET", key) is None
+
+
+async def test_notes_tell_which_server_was_restarted_and_are_not_left_on_its_successor(
+    servers: list[Valkey], redis: RedisServer
+) -> None:
+    restarted, at = servers[1], datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    await seen.write(notes := await seen.read(redis, buckets=64), at)
+    assert all(note.left_elsewhere_at is None for note in await seen.read(redis, buckets=64))
+    await restarted.tell("SAVE")
+    await restarted.restart()
+    await agree(servers)
+    await eventually(lambda: node_or_none(redis, next(note.key for note in notes if not note.node.alive)))
+    after = await seen.read(redis, buckets=64)
+    assert {note.node.place.port for note in after if note.left_elsewhere_at == at} == {restarted.port}
+    assert {note.node.place.port for note in after if note.left_elsewhere_at is None} == {
+        server.port for server in servers[:3] if server is not restarted
+    }
+    await failure(seen.write(notes, at))
+    assert [note.left_elsewhere_at for note in await seen.read(redis, buckets=64)].count(at) > 10
+    await seen.write(after, at)
+    assert all(note.left_elsewhere_at is None for note in await seen.read(redis, buckets=64))
 
 
 async def node_or_none(redis: RedisServer, key: str) -> Any:

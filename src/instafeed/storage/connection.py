@@ -136,6 +136,8 @@ class Node(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._pending: deque[_Pending] = deque()
         self._known: set[str] = set()
+        self._fresh = False
+        """Whether the server was still loading what it had saved: it has just been started."""
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, *command: Word) -> asyncio.Future[Any]:
@@ -239,7 +241,7 @@ class Node(asyncio.Protocol):
                 self._put(future, packed)
             return None
         if code in _AWAY:
-            fail([future], error, gone=code == "LOADING")
+            fail([future], error, gone=code == "LOADING" and self._fresh)
             return error
         if not future.done():
             future.set_exception(error)
@@ -265,15 +267,16 @@ class Node(asyncio.Protocol):
         credentials = [word for word in (login.username, login.password) if word]
         welcome = [self.send("AUTH", *credentials)] if login.password else []
         named = self.send("CLIENT", "SETNAME", "instafeed")
-        sections = [self.send("INFO", "server"), self.send("INFO", "cluster")]
-        await asyncio.wait([*welcome, named, *sections])
+        info = self.send("INFO")
+        await asyncio.wait([*welcome, named, info])
         named.exception()  # a server that lets us have no name will do
         for answer in welcome:
             answer.result()
-        lines = b"".join(answer.result() for answer in sections).decode().splitlines()
+        lines = info.result().decode(errors="replace").splitlines()
         facts = dict(line.split(":", 1) for line in lines if ":" in line)
         self.epoch = facts["run_id"][:_EPOCH_DIGITS]
         self.cluster = facts.get("cluster_enabled") == "1"
+        self._fresh = facts.get("loading") == "1" and facts.get("role") == "master"  # replicas load now and again
         if login.database and not self.cluster:
             await self.send("SELECT", login.database)
         self._watcher = watcher
