@@ -147,7 +147,7 @@ class Unavailable(InstafeedError):
 class RedisAway(Unavailable):
     """Redis does not answer; whoever can do without it catches this."""
 
-    def __init__(self, detail: str, *, retry_after: float | None = None, gone: bool = False) -> None:
+    def __init__(self, detail: str, *, retry_after: float | None = 1, gone: bool = False) -> None:
         super().__init__(detail, retry_after=retry_after)
         self.gone = gone
         """Whether the server that was asked certainly runs no more, and what it held in memory is no more either. False:

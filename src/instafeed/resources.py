@@ -10,9 +10,11 @@ from instafeed.settings import Settings
 from instafeed.storage.blobs import Blobs
 from instafeed.storage.database import Database
 from instafeed.storage.event_log import EventLog
+from instafeed.storage.post_cache import PostCache
 from instafeed.storage.queue import Queue
 from instafeed.storage.rate_limiter import RateLimiter
 from instafeed.storage.redis import RedisServer
+from instafeed.storage.rights_cache import RightsCache
 from instafeed.storage.session_cache import SessionCache
 from instafeed.storage.timelines import Timelines
 
@@ -27,6 +29,8 @@ class Resources:
     db: Database
     redis: RedisServer
     timelines: Timelines
+    rights: RightsCache
+    post_cache: PostCache
     sessions: SessionCache
     rate_limiter: RateLimiter
     events: EventLog
@@ -57,6 +61,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             timelines=Timelines(
                 redis, window=settings.feed_window, buckets=settings.feed_buckets, idle_days=settings.feed_idle_days
             ),
+            rights=RightsCache(redis, buckets=settings.feed_buckets),
+            post_cache=PostCache(redis, buckets=settings.feed_buckets),
             sessions=SessionCache(redis),
             rate_limiter=RateLimiter(redis),
             events=EventLog(redis),

@@ -65,7 +65,13 @@ class Database:
             timeout=_CONNECT_SECONDS,
             command_timeout=_STATEMENT_SECONDS,
             init=_set_up,
-            server_settings={"application_name": "instafeed", "timezone": "UTC", "jit": "off"},
+            server_settings={
+                "application_name": "instafeed",
+                "timezone": "UTC",
+                "jit": "off",
+                # A process that hangs amid a transaction must not commit when what it holds in caches has ended.
+                "idle_in_transaction_session_timeout": "10s",
+            },
         )
 
     async def close(self) -> None:

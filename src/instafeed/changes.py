@@ -1,0 +1,110 @@
+"""Transactions that change what caches hold, and that cause work.
+
+A cached thing is taken out before the change is committed and cannot come back before it is, so that no read that begins
+after the answer finds what was true before; what the change must cause is noted in the transaction and rung for after it.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+from instafeed.errors import RedisAway, Unavailable
+from instafeed.ids import MAX_ID
+from instafeed.resources import Resources
+from instafeed.storage import outbox
+from instafeed.storage import posts as post_rows
+from instafeed.storage.database import Connection
+from instafeed.storage.outbox import Kind
+from instafeed.storage.post_cache import Hold as PostHold
+from instafeed.storage.rights_cache import Hold as RightsHold
+
+T = TypeVar("T")
+
+_ALL = 1_000_000
+
+
+@contextlib.contextmanager
+def _unless_gone() -> Iterator[None]:
+    try:
+        yield
+    except RedisAway as error:
+        if not error.gone:
+            raise
+
+
+class Change:
+    """A transaction that runs; `connection` is its connection.
+
+    The `hold_` methods come after the statements that lock what they speak of: of two changes of one thing the second
+    must hold it after the first has released it. They raise `RedisAway` where a cache could go on telling what is not true
+    any more; a Redis that is gone tells nothing, and what comes back is believed in nothing.
+    """
+
+    def __init__(self, res: Resources, connection: Connection) -> None:
+        self._res = res
+        self.connection = connection
+        self._rung: list[tuple[Kind, int]] = []
+        self._rights: list[RightsHold] = []
+        self._posts: list[PostHold] = []
+
+    async def note(self, shard: int, kind: Kind, payload: dict[str, Any]) -> None:
+        """Note work that the change causes, on this shard; ids in `payload` are plain integers."""
+        entry_id = self._res.ids.next(shard)
+        await outbox.add(self.connection, entry_id, kind, payload)
+        self._rung.append((kind, entry_id))
+
+    async def hold_rights(self, *account_ids: int) -> None:
+        """Whose posts these accounts may see in their home feeds is about to change; their rows are locked."""
+        with _unless_gone():
+            self._rights += await self._res.rights.hold(account_ids)
+
+    async def hold_posts(self, *post_ids: int) -> None:
+        """These posts, or how they are shown, are about to change; their rows are locked or gone."""
+        with _unless_gone():
+            self._posts.append(await self._res.post_cache.hold(post_ids))
+
+    async def hold_author(self, account_id: int) -> None:
+        """How all of an author's posts are shown is about to change; the account's row is locked."""
+        post_ids = await post_rows.ids_of_author(
+            self.connection, account_id, below=MAX_ID, limit=_ALL, unpublished=True
+        )
+        with _unless_gone():
+            self._posts.append(await self._res.post_cache.hold_author(account_id, post_ids))
+
+    async def release(self) -> None:
+        """Let the caches be filled again; should it not come to that, the holds end by themselves."""
+        with contextlib.suppress(RedisAway):
+            await self._res.rights.release(self._rights)
+            for hold in self._posts:
+                await self._res.post_cache.release(hold)
+
+    async def ring(self) -> None:
+        """Ring for the work, after the commit."""
+        for kind, entry_id in self._rung:
+            await self._res.queue.ring(kind, entry_id)
+
+
+async def transact(res: Resources, body: Callable[[Change], Awaitable[T]]) -> T:
+    """Run `body` in one transaction and return what it returns; it may run several times.
+
+    Raises:
+        errors.Unavailable: a server that is needed does not answer.
+    """
+    changes: list[Change] = []
+
+    async def attempt(connection: Connection) -> T:
+        changes.append(Change(res, connection))
+        return await body(changes[-1])
+
+    try:
+        result = await res.db.transact(attempt)
+    except Unavailable:
+        raise  # whether it was committed is not known: what is held stays held until that is certain
+    except BaseException:
+        for change in changes:
+            await change.release()
+        raise
+    for change in changes:
+        await change.release()
+    await changes[-1].ring()
+    return result
