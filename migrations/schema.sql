@@ -11,6 +11,8 @@ CREATE TABLE public.accounts (
     post_count integer DEFAULT 0 NOT NULL,
     follower_count integer DEFAULT 0 NOT NULL,
     following_count integer DEFAULT 0 NOT NULL,
+    is_private boolean DEFAULT false NOT NULL,
+    suspended_at timestamp with time zone,
     CONSTRAINT accounts_check CHECK ((shard = ((id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -22,6 +24,23 @@ CREATE TABLE public.activity (
     subject_id bigint NOT NULL,
     actor_id bigint NOT NULL,
     CONSTRAINT activity_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.blocked_by (
+    shard smallint NOT NULL,
+    blocked_id bigint NOT NULL,
+    blocker_id bigint NOT NULL,
+    CONSTRAINT blocked_by_check CHECK ((shard = ((blocked_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.blocks (
+    shard smallint NOT NULL,
+    blocker_id bigint NOT NULL,
+    blocked_id bigint NOT NULL,
+    id bigint NOT NULL,
+    CONSTRAINT blocks_check CHECK ((shard = ((blocker_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
 
@@ -94,6 +113,15 @@ CREATE TABLE public.migrations (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE public.mutes (
+    shard smallint NOT NULL,
+    muter_id bigint NOT NULL,
+    muted_id bigint NOT NULL,
+    id bigint NOT NULL,
+    CONSTRAINT mutes_check CHECK ((shard = ((muter_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.outbox (
     shard smallint NOT NULL,
     id bigint NOT NULL,
@@ -116,8 +144,29 @@ CREATE TABLE public.posts (
     author_id bigint NOT NULL,
     caption text NOT NULL,
     published_at timestamp with time zone,
+    edited_at timestamp with time zone,
     CONSTRAINT posts_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
     CONSTRAINT posts_check1 CHECK ((shard = ((author_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.requesters (
+    shard smallint NOT NULL,
+    followee_id bigint NOT NULL,
+    requester_id bigint NOT NULL,
+    id bigint NOT NULL,
+    notify boolean NOT NULL,
+    CONSTRAINT requesters_check CHECK ((shard = ((followee_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.requesting (
+    shard smallint NOT NULL,
+    requester_id bigint NOT NULL,
+    followee_id bigint NOT NULL,
+    id bigint NOT NULL,
+    notify boolean NOT NULL,
+    CONSTRAINT requesting_check CHECK ((shard = ((requester_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
 
@@ -143,6 +192,12 @@ ALTER TABLE ONLY public.accounts
 ALTER TABLE ONLY public.activity
     ADD CONSTRAINT activity_pkey PRIMARY KEY (shard, account_id, kind, subject_id, actor_id);
 
+ALTER TABLE ONLY public.blocked_by
+    ADD CONSTRAINT blocked_by_pkey PRIMARY KEY (shard, blocked_id, blocker_id);
+
+ALTER TABLE ONLY public.blocks
+    ADD CONSTRAINT blocks_pkey PRIMARY KEY (shard, blocker_id, blocked_id);
+
 ALTER TABLE ONLY public.emails
     ADD CONSTRAINT emails_pkey PRIMARY KEY (email);
 
@@ -161,17 +216,28 @@ ALTER TABLE ONLY public.media
 ALTER TABLE ONLY public.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY public.mutes
+    ADD CONSTRAINT mutes_pkey PRIMARY KEY (shard, muter_id, muted_id);
+
 ALTER TABLE ONLY public.outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (shard, id);
 
 ALTER TABLE ONLY public.posts
     ADD CONSTRAINT posts_pkey PRIMARY KEY (shard, id);
 
+ALTER TABLE ONLY public.requesters
+    ADD CONSTRAINT requesters_pkey PRIMARY KEY (shard, followee_id, requester_id);
+
+ALTER TABLE ONLY public.requesting
+    ADD CONSTRAINT requesting_pkey PRIMARY KEY (shard, requester_id, followee_id);
+
 ALTER TABLE ONLY public.sessions
     ADD CONSTRAINT sessions_pkey PRIMARY KEY (shard, id);
 
 ALTER TABLE ONLY public.usernames
     ADD CONSTRAINT usernames_pkey PRIMARY KEY (username);
+
+CREATE INDEX blocks_id ON ONLY public.blocks USING btree (shard, blocker_id, id);
 
 CREATE INDEX followers_id ON ONLY public.followers USING btree (shard, followee_id, id);
 
@@ -183,10 +249,14 @@ CREATE INDEX media_pending ON ONLY public.media USING btree (shard, id) WHERE (s
 
 CREATE INDEX media_post ON ONLY public.media USING btree (shard, post_id, "position") WHERE (post_id IS NOT NULL);
 
+CREATE INDEX mutes_id ON ONLY public.mutes USING btree (shard, muter_id, id);
+
 CREATE INDEX outbox_done ON ONLY public.outbox USING btree (done_at) WHERE (done_at IS NOT NULL);
 
 CREATE INDEX outbox_due ON ONLY public.outbox USING btree (due_at) WHERE (done_at IS NULL);
 
 CREATE INDEX posts_author ON ONLY public.posts USING btree (shard, author_id, id);
+
+CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
 
 CREATE INDEX sessions_account ON ONLY public.sessions USING btree (shard, account_id);

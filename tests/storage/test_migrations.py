@@ -72,6 +72,18 @@ async def test_several_processes_may_migrate_at_once(empty: str) -> None:
     assert sorted(map(len, applied)) == [0, 0, 0, len(migrations.load())]
 
 
+async def test_what_was_there_before_the_graph_is_public_and_in_good_standing(
+    empty: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    first = migrations.load()[0]
+    await migrations.migrate(empty, write(tmp_path, **{f"_{first.name}": first.sql}))
+    await connection.execute("insert into accounts (shard, id, username, password_hash) values (1, 1024, 'ada', '')")
+    await connection.execute("insert into posts (shard, id, author_id, caption) values (1, 1025, 1024, '')")
+    await migrations.migrate(empty)
+    assert list(await connection.fetchrow("select is_private, suspended_at from accounts")) == [False, None]
+    assert list(await connection.fetchrow("select edited_at from posts")) == [None]
+
+
 async def test_an_edited_migration_is_refused(empty: str, tmp_path: Path) -> None:
     write(tmp_path, _0001_first="create table first (id integer)")
     await migrations.migrate(empty, tmp_path)
@@ -150,7 +162,8 @@ def test_the_commands_say_what_is_applied(settings: Settings, empty: str) -> Non
         command = [sys.executable, "-m", "instafeed", "migrate", *arguments]
         return subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout
 
-    assert run("--status") == "pending  0001_initial\n"
-    assert run() == "applied  0001_initial\n"
-    assert run("--status") == "applied  0001_initial\n"
+    names = [migration.name for migration in migrations.load()]
+    assert run("--status") == "".join(f"pending  {name}\n" for name in names)
+    assert run() == "".join(f"applied  {name}\n" for name in names)
+    assert run("--status") == "".join(f"applied  {name}\n" for name in names)
     assert run() == "The schema is up to date.\n"
