@@ -16,6 +16,9 @@ PASSWORD = "correct horse battery staple"
 _numbers = itertools.count()
 T = TypeVar("T")
 
+NO_RELATION = dict.fromkeys(("following", "requested", "followed_by", "blocking", "muting", "notify"), False)
+"""How strangers stand to each other."""
+
 
 async def eventually(probe: Callable[[], Awaitable[T]], *, seconds: float = 30) -> T:
     """What `probe` returns as soon as it is true; fails after `seconds`."""
@@ -69,6 +72,44 @@ class Client:
     async def unfollow(self, other: "Client") -> None:
         """Unfollow somebody."""
         await self.call("DELETE", f"/v1/accounts/{other.id}/follow", 204)
+
+    async def block(self, other: "Client") -> None:
+        """Block somebody."""
+        await self.call("PUT", f"/v1/accounts/{other.id}/block", 204)
+
+    async def unblock(self, other: "Client") -> None:
+        """Unblock somebody."""
+        await self.call("DELETE", f"/v1/accounts/{other.id}/block", 204)
+
+    async def mute(self, other: "Client") -> None:
+        """Mute somebody."""
+        await self.call("PUT", f"/v1/accounts/{other.id}/mute", 204)
+
+    async def unmute(self, other: "Client") -> None:
+        """Unmute somebody."""
+        await self.call("DELETE", f"/v1/accounts/{other.id}/mute", 204)
+
+    async def approve(self, other: "Client") -> None:
+        """Let somebody follow who asked to."""
+        await self.call("PUT", f"/v1/me/follow-requests/{other.id}", 204)
+
+    async def refuse(self, other: "Client") -> None:
+        """Refuse somebody who asked to follow."""
+        await self.call("DELETE", f"/v1/me/follow-requests/{other.id}", 204)
+
+    async def remove_follower(self, other: "Client") -> None:
+        """Have somebody follow no more."""
+        await self.call("DELETE", f"/v1/me/followers/{other.id}", 204)
+
+    async def edit(self, **fields: Any) -> dict[str, Any]:
+        """Change one's account."""
+        found: dict[str, Any] = await self.call("PATCH", "/v1/me", json=fields)
+        return found
+
+    async def relation(self, other: "Client") -> dict[str, Any]:
+        """How one stands to somebody."""
+        found: dict[str, Any] = (await self.call("GET", f"/v1/accounts/{other.id}"))["viewer"]
+        return found
 
     async def upload(self, data: bytes | None = None) -> dict[str, Any]:
         """Upload a photo."""

@@ -1,16 +1,20 @@
-"""Signing up, and who is who."""
+"""Signing up, who is who, and whose account is suspended."""
 
 import re
 import unicodedata
+from dataclasses import asdict, replace
 
+from instafeed import access
+from instafeed.changes import Change, transact
 from instafeed.errors import Invalid, NotFound, UsernameTaken
-from instafeed.models import Account, Relation, Session, Viewer
+from instafeed.ids import shard_of
+from instafeed.models import Account, AccountChanges, Relation, Session, Viewer
 from instafeed.resources import Resources
-from instafeed.sessions import LogIn, open_session
+from instafeed.sessions import LogIn, end_all, open_session
 from instafeed.storage import accounts as account_rows
-from instafeed.storage import follows as follow_rows
 from instafeed.storage import sessions as session_rows
-from instafeed.storage.database import Connection
+from instafeed.storage.outbox import Kind
+from instafeed.visibility import profile_visible
 
 USERNAME = re.compile(r"(?!.*[._]{2})[a-z0-9][a-z0-9._]{0,28}[a-z0-9]|[a-z0-9]")
 
@@ -63,7 +67,8 @@ async def sign_up(
         raise UsernameTaken("This username is reserved.")
     password_hash = await res.passwords.hash(password)
 
-    async def body(connection: Connection) -> tuple[str, Account | None, Session | None]:
+    async def body(change: Change) -> tuple[str, Account | None, Session | None]:
+        connection = change.connection
         if await account_rows.get(connection, account_id) is None:
             await account_rows.insert(
                 connection,
@@ -79,7 +84,7 @@ async def sign_up(
         account = await account_rows.get(connection, account_id)
         return token, account, await session_rows.get(connection, account_id, account_id)
 
-    token, account, session = await res.db.transact(body)
+    token, account, session = await transact(res, body)
     if account is None or session is None:
         raise Invalid("The account could not be made.")
     return LogIn(account, session, token)
@@ -92,12 +97,8 @@ async def get(res: Resources, viewer: Viewer, account_id: int) -> tuple[Account,
         NotFound: there is none that the viewer may see.
     """
     async with res.db.acquire() as connection:
-        account = await account_rows.get(connection, account_id)
-        if account is None:
-            raise NotFound
-        if account_id == viewer.account_id:
-            return account, None
-        return account, (await follow_rows.relations(connection, viewer.account_id, [account_id]))[account_id]
+        account, relation = await access.see(connection, viewer, account_id, profile_visible)
+    return account, None if account_id == viewer.account_id else relation
 
 
 async def get_by_username(res: Resources, viewer: Viewer, username: str) -> tuple[Account, Relation | None]:
@@ -107,3 +108,59 @@ async def get_by_username(res: Resources, viewer: Viewer, username: str) -> tupl
     if account_id is None:
         raise NotFound
     return await get(res, viewer, account_id)
+
+
+async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> Account:
+    """Change the viewer's own account, and return it.
+
+    From then on an account that goes private shows its posts to its followers only, who are still those that it had;
+    when it goes public, whoever asked to follow it does.
+    """
+    me = viewer.account_id
+
+    async def body(change: Change) -> Account:
+        before = await access.lock_self(change.connection, viewer)
+        after = replace(before, **{name: value for name, value in asdict(changes).items() if value is not None})
+        if after.display_name != before.display_name:
+            await change.hold_author(me)
+        if before.is_private and not after.is_private:
+            await change.note(shard_of(me), Kind.APPROVE, {"account": me})
+        await account_rows.update(change.connection, after)
+        return after
+
+    return await transact(res, body)
+
+
+async def suspend(res: Resources, username: str) -> None:
+    """Let an account vanish from every surface, and log it out everywhere; what it has stays as it is.
+
+    Raises:
+        NotFound: nobody has this normalized username.
+        RedisAway: it goes on: its sessions could not be ended everywhere.
+    """
+    await _set_suspended(res, username, suspended=True)
+
+
+async def unsuspend(res: Resources, username: str) -> None:
+    """Bring a suspended account back, which can log in again.
+
+    Raises:
+        NotFound: nobody has this normalized username.
+    """
+    await _set_suspended(res, username, suspended=False)
+
+
+async def _set_suspended(res: Resources, username: str, *, suspended: bool) -> None:
+    async def body(change: Change) -> None:
+        account_id = await account_rows.id_of_username(change.connection, username)
+        locked = await account_rows.lock(change.connection, [account_id] if account_id else [])
+        if not account_id or account_id not in locked:
+            raise NotFound
+        if locked[account_id].suspended == suspended:
+            return
+        await change.hold_author(account_id)
+        await account_rows.set_suspended(change.connection, account_id, suspended=suspended)
+        if suspended:
+            await end_all(res, change.connection, account_id)
+
+    await transact(res, body)

@@ -63,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("--status", action="store_true", help="say what is applied, change nothing")
     migrate.set_defaults(run=_migrate)
 
+    admin = commands.add_parser("admin", help="suspend accounts")
+    actions = admin.add_subparsers(required=True, metavar="ACTION")
+    for action, text in (("suspend", "hide an account and log it out"), ("unsuspend", "bring an account back")):
+        parser_of_action = actions.add_parser(action, help=text)
+        parser_of_action.add_argument("username", metavar="USERNAME")
+        parser_of_action.set_defaults(run=_admin, action=action)
+
     check = commands.add_parser("check", help="say which of the servers answer")
     check.set_defaults(run=_check)
 
@@ -156,6 +163,29 @@ def _migrate(options: argparse.Namespace) -> int:
     except (migrations.MigrationError, OSError) as error:
         _say(str(error) or "The database does not answer.")
         return 1
+    return 0
+
+
+def _admin(options: argparse.Namespace) -> int:
+    from instafeed import accounts  # noqa: PLC0415
+    from instafeed.errors import InstafeedError, NotFound  # noqa: PLC0415
+    from instafeed.resources import open_resources  # noqa: PLC0415
+
+    verb = {"suspend": accounts.suspend, "unsuspend": accounts.unsuspend}[options.action]
+
+    async def run() -> None:
+        async with open_resources(Settings.from_environ(os.environ)) as res:
+            await verb(res, accounts.normalize_username(options.username))
+
+    try:
+        asyncio.run(run())
+    except NotFound:
+        _say(f"There is no account {options.username}.")
+        return 1
+    except InstafeedError as error:
+        _say(error.detail)
+        return 1
+    sys.stdout.write(f"{options.action}ed  {options.username}\n")
     return 0
 
 

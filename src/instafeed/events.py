@@ -14,6 +14,7 @@ from instafeed import telemetry
 from instafeed.errors import InstafeedError, Invalid, RedisAway, Unavailable
 from instafeed.models import Event, EventType, Viewer
 from instafeed.resources import Resources
+from instafeed.storage import accounts as account_rows
 from instafeed.storage import follows as follow_rows
 from instafeed.storage import posts as post_rows
 from instafeed.storage.event_log import EventReader, order
@@ -131,14 +132,15 @@ class EventHub:
         """
         since = datetime.fromtimestamp(order(last_id)[0] / 1000, UTC) - _SLACK
         async with self._res.db.acquire() as connection:
-            authors = [viewer.account_id, *await follow_rows.followees(connection, viewer.account_id)]
+            authors = [viewer.account_id, *await follow_rows.feed_authors(connection, viewer.account_id)]
             found = await post_rows.published_since(connection, authors, since=since, limit=_CATCH_UP)
         return [Event(last_id, EventType.POST_CREATED, author_id, post_id) for post_id, author_id in found]
 
     async def _allowed(self, viewer: Viewer, events: list[Event]) -> list[Event]:
         me = viewer.account_id
         async with self._res.db.acquire() as connection:
-            followees = await follow_rows.followees_among(connection, me, {event.author_id for event in events})
+            followees = await follow_rows.feed_authors_among(connection, me, {event.author_id for event in events})
+            followees -= await account_rows.suspended_among(connection, followees)
             mine = [event for event in events if event.author_id == me or event.author_id in followees]
             there = await post_rows.published_among(connection, [event.post_id for event in mine])
         return [
@@ -181,7 +183,7 @@ class EventHub:
         while accounts:
             try:
                 async with self._res.db.acquire() as connection:
-                    told = await follow_rows.followers_among(connection, event.author_id, accounts)
+                    told = await follow_rows.listeners_among(connection, event.author_id, accounts)
                     if event.type is EventType.POST_CREATED and not await post_rows.published_among(
                         connection, [event.post_id]
                     ):

@@ -86,7 +86,7 @@ async def align(res: Resources, entry: Entry) -> list[FollowUp]:
 
 
 async def _follows(connection: Connection, viewer_id: int, author_id: int) -> bool:
-    return bool(await follow_rows.followees_among(connection, viewer_id, [author_id]))
+    return bool(await follow_rows.feed_authors_among(connection, viewer_id, [author_id]))
 
 
 async def _take_out(res: Resources, viewer_id: int, author_id: int) -> None:
@@ -159,7 +159,7 @@ async def _rebuild(res: Resources, viewer_id: int) -> Window | None:
 
 
 async def _ids_from_sql(connection: Connection, viewer_id: int, *, below: int, limit: int) -> list[int]:
-    authors = [viewer_id, *await follow_rows.followees(connection, viewer_id)]
+    authors = [viewer_id, *await follow_rows.feed_authors(connection, viewer_id)]
     return await post_rows.published_ids(connection, authors, below=below, limit=limit)
 
 
@@ -167,7 +167,7 @@ async def _posts(res: Resources, viewer_id: int, ids: list[int]) -> list[Post]:
     """The posts of `ids`, in that order, that may be shown."""
     async with res.db.acquire() as connection:
         posts = await post_rows.get_many(connection, ids)
-        followees = await follow_rows.followees_among(
+        followees = await follow_rows.feed_authors_among(
             connection, viewer_id, {post.author.id for post in posts.values()}
         )
     await _sweep(res, viewer_id, [id_ for id_ in ids if id_ not in posts])

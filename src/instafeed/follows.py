@@ -1,104 +1,124 @@
-"""Following and unfollowing."""
+"""Following and unfollowing.
 
-from instafeed.errors import Invalid, NotFound
+Whoever changes an edge between two accounts holds both of their rows locked, and decides by what is there then: follows,
+requests, blocks and privacy never contradict each other, in whatever order they come.
+"""
+
+from functools import partial
+
+from instafeed import access
+from instafeed.changes import Change, transact
+from instafeed.errors import Conflict, Invalid
 from instafeed.ids import shard_of
-from instafeed.models import Follow, Page, Relation, Viewer
+from instafeed.models import Listed, Page, Relation, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
+from instafeed.storage import follow_requests as request_rows
 from instafeed.storage import follows as follow_rows
-from instafeed.storage.database import Connection
+from instafeed.storage import relations as relation_rows
 from instafeed.storage.outbox import Kind
-from instafeed.work import note
+from instafeed.visibility import posts_visible, profile_visible
 
 
 async def follow(res: Resources, viewer: Viewer, account_id: int, *, notify: bool) -> Relation:
-    """Follow an account, or change whether one is told of its posts; its earlier posts come into the viewer's feed.
+    """Follow an account, or ask a private one to be let follow it; or change whether one is told of its posts.
+
+    The earlier posts of whom one follows come into one's feed.
 
     Raises:
         Invalid: nobody follows themselves.
         NotFound: there is no such account that the viewer may see.
+        Conflict: the viewer blocks it.
     """
     me = viewer.account_id
     if account_id == me:
         raise Invalid("You cannot follow yourself.")
 
-    async def body(connection: Connection) -> tuple[int | None, Relation]:
-        await _must_exist(connection, account_id)
-        entry = None
-        if await follow_rows.upsert(
-            connection, res.ids.next(shard_of(me)), follower=me, followee=account_id, notify=notify
-        ):
-            await account_rows.count(connection, {me: (0, 0, 1), account_id: (0, 1, 0)})
-            entry = await _note_align(res, connection, me, account_id)
-        return entry, (await follow_rows.relations(connection, me, [account_id]))[account_id]
+    async def body(change: Change) -> Relation:
+        account, relation = await access.lock(change.connection, viewer, account_id, profile_visible)
+        if relation.blocking:
+            raise Conflict("You block this account.")
+        if account.is_private and not relation.following:
+            await request_rows.upsert(
+                change.connection, res.ids.next(shard_of(me)), requester=me, followee=account_id, notify=notify
+            )
+        else:
+            await begin(res, change, follower=me, followee=account_id, notify=notify)
+        return await relation_rows.get(change.connection, me, account_id)
 
-    entry, relation = await res.db.transact(body)
-    if entry is not None:
-        await res.queue.ring(Kind.ALIGN, entry)
-    return relation
+    return await transact(res, body)
+
+
+async def begin(res: Resources, change: Change, *, follower: int, followee: int, notify: bool) -> None:
+    """Make one account follow another, whose rows are locked; what it asked for before is granted by this."""
+    await request_rows.delete(change.connection, requester=follower, followee=followee)
+    follow_id = res.ids.next(shard_of(follower))
+    if await follow_rows.upsert(change.connection, follow_id, follower=follower, followee=followee, notify=notify):
+        await account_rows.count(change.connection, {follower: (0, 0, 1), followee: (0, 1, 0)})
+        await _align(change, follower, followee)
+
+
+async def end(change: Change, *, follower: int, followee: int) -> None:
+    """Make one account not follow another, whose rows are locked, nor ask to."""
+    await request_rows.delete(change.connection, requester=follower, followee=followee)
+    if await follow_rows.delete(change.connection, follower=follower, followee=followee):
+        await account_rows.count(change.connection, {follower: (0, 0, -1), followee: (0, -1, 0)})
+        await _align(change, follower, followee)
+
+
+async def _align(change: Change, follower: int, followee: int) -> None:
+    await change.note(shard_of(follower), Kind.ALIGN, {"viewer": follower, "author": followee})
+    await change.hold_rights(follower)
 
 
 async def unfollow(res: Resources, viewer: Viewer, account_id: int) -> None:
-    """Stop following; reads that begin after this show none of the account's posts in the viewer's feed.
+    """Stop following, or withdraw a request; reads that begin after this show none of the account's posts in the feed.
 
     Raises:
         NotFound: there is no such account that the viewer may see.
     """
-    me = viewer.account_id
 
-    async def body(connection: Connection) -> int | None:
-        await _must_exist(connection, account_id)
-        if not await follow_rows.delete(connection, follower=me, followee=account_id):
-            return None
-        await account_rows.count(connection, {me: (0, 0, -1), account_id: (0, -1, 0)})
-        return await _note_align(res, connection, me, account_id)
+    async def body(change: Change) -> None:
+        await access.lock(change.connection, viewer, account_id)
+        await end(change, follower=viewer.account_id, followee=account_id)
 
-    entry = await res.db.transact(body)
-    if entry is not None:
-        await res.queue.ring(Kind.ALIGN, entry)
+    await transact(res, body)
 
 
-async def _note_align(res: Resources, connection: Connection, viewer: int, author: int) -> int:
-    return await note(res, connection, shard_of(viewer), Kind.ALIGN, {"viewer": viewer, "author": author})
+async def remove_follower(res: Resources, viewer: Viewer, account_id: int) -> None:
+    """Make an account follow the viewer no more; it is not told.
+
+    Raises:
+        NotFound: there is no such account that the viewer may see.
+    """
+
+    async def body(change: Change) -> None:
+        _, relation = await access.lock(change.connection, viewer, account_id)
+        if relation.followed_by:
+            await end(change, follower=account_id, followee=viewer.account_id)
+
+    await transact(res, body)
 
 
-async def followers(res: Resources, viewer: Viewer, account_id: int, *, below: int, limit: int) -> Page[Follow]:
+async def followers(res: Resources, viewer: Viewer, account_id: int, *, below: int, limit: int) -> Page[Listed]:
     """Who follows the account, newest first.
 
     Raises:
-        NotFound: there is no such account that the viewer may see.
+        NotFound: there is no such account whose followers the viewer may see.
     """
     async with res.db.acquire() as connection:
-        await _must_exist(connection, account_id)
-        found = await follow_rows.page_of_followers(connection, account_id, below=below, limit=limit + 1)
-        return await _page(connection, viewer, found, limit)
+        await access.see(connection, viewer, account_id, posts_visible)
+        fetch = partial(follow_rows.page_of_followers, connection, account_id)
+        return await access.page(connection, viewer, fetch, below=below, limit=limit)
 
 
-async def following(res: Resources, viewer: Viewer, account_id: int, *, below: int, limit: int) -> Page[Follow]:
+async def following(res: Resources, viewer: Viewer, account_id: int, *, below: int, limit: int) -> Page[Listed]:
     """Whom the account follows, newest first.
 
     Raises:
-        NotFound: there is no such account that the viewer may see.
+        NotFound: there is no such account of which the viewer may see that.
     """
     async with res.db.acquire() as connection:
-        await _must_exist(connection, account_id)
-        found = await follow_rows.page_of_following(connection, account_id, below=below, limit=limit + 1)
-        return await _page(connection, viewer, found, limit)
-
-
-async def _must_exist(connection: Connection, account_id: int) -> None:
-    if await account_rows.get(connection, account_id) is None:
-        raise NotFound
-
-
-async def _page(connection: Connection, viewer: Viewer, found: list[tuple[int, int]], limit: int) -> Page[Follow]:
-    shown = found[:limit]
-    wanted = [account_id for _, account_id in shown]
-    accounts = await account_rows.get_many(connection, wanted)
-    relations = await follow_rows.relations(connection, viewer.account_id, wanted)
-    items = [
-        Follow(id_, accounts[account_id], None if account_id == viewer.account_id else relations[account_id])
-        for id_, account_id in shown
-        if account_id in accounts
-    ]
-    return Page(items, next=shown[-1][0] if len(found) > limit else None)
+        await access.see(connection, viewer, account_id, posts_visible)
+        fetch = partial(follow_rows.page_of_following, connection, account_id)
+        return await access.page(connection, viewer, fetch, below=below, limit=limit)

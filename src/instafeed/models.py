@@ -36,6 +36,17 @@ class Account:
     post_count: int
     follower_count: int
     following_count: int
+    is_private: bool
+    suspended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChanges:
+    """What an owner changes of an account; None leaves as it is."""
+
+    display_name: str | None = None
+    bio: str | None = None
+    is_private: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +54,14 @@ class Relation:
     """How a viewer stands to an account."""
 
     following: bool = False
+    requested: bool = False
+    """The viewer asked to follow it, which it has not answered."""
     followed_by: bool = False
+    blocking: bool = False
+    muting: bool = False
     notify: bool = False
+    blocked_by: bool = False
+    """It blocks the viewer, who must not be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +122,21 @@ class Post:
     author: Account
     caption: str
     published_at: datetime | None
+    edited_at: datetime | None = None
     media: tuple[Media, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoOfPost:
-    """A photo that a new post claims."""
+    """A photo that a post claims, or whose text is changed."""
 
     media_id: int
     alt_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Follow:
-    """One entry of a list of followers or followees; `id` orders it, newest first."""
+class Listed:
+    """One entry of a list of accounts; `id` is the edge's (a follow's, a block's, ...) and orders it, newest first."""
 
     id: int
     account: Account

@@ -1,15 +1,20 @@
-"""Posting, and taking posts back."""
+"""Posting, editing posts, and taking them back."""
 
-from instafeed.errors import FieldError, MediaUnusable, NotFound
+from collections.abc import Container
+
+from instafeed import access
+from instafeed.changes import Change, transact
+from instafeed.errors import FieldError, Invalid, MediaUnusable, NotFound
 from instafeed.ids import shard_of
 from instafeed.models import EventType, Page, PhotoOfPost, Post, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
 from instafeed.storage import media as media_rows
 from instafeed.storage import posts as post_rows
+from instafeed.storage import relations as relation_rows
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
-from instafeed.visibility import visible
+from instafeed.visibility import posts_visible, visible
 from instafeed.work import FollowUp, note
 
 
@@ -71,10 +76,59 @@ async def get(res: Resources, viewer: Viewer, post_id: int) -> Post:
         NotFound: there is none that the viewer may see.
     """
     async with res.db.acquire() as connection:
-        posts = await post_rows.get_many(connection, [post_id])
-    if post_id not in posts or not visible(posts[post_id], viewer.account_id):
+        post = (await post_rows.get_many(connection, [post_id])).get(post_id)
+        if post is None:
+            raise NotFound
+        relation = await relation_rows.get(connection, viewer.account_id, post.author.id)
+    if not visible(post, viewer.account_id, relation):
         raise NotFound
-    return posts[post_id]
+    return post
+
+
+async def edit(
+    res: Resources, viewer: Viewer, post_id: int, *, caption: str | None, alt_texts: list[PhotoOfPost]
+) -> Post:
+    """Change the texts of the viewer's post; no read that begins after this shows the old ones.
+
+    Args:
+        res: the resources.
+        viewer: its author.
+        post_id: which post.
+        caption: None to leave it as it is.
+        alt_texts: those of its photos that get another text.
+
+    Raises:
+        NotFound: the viewer has no such post.
+        Invalid: a photo is not the post's, or is there twice; says which.
+    """
+
+    async def body(change: Change) -> None:
+        connection = change.connection
+        if not await post_rows.lock(connection, post_id, viewer.account_id):
+            raise NotFound
+        post = (await post_rows.get_many(connection, [post_id]))[post_id]
+        texts = {photo.id: photo.alt_text for photo in post.media}
+        _must_be_its_photos(alt_texts, texts)
+        edited = [photo for photo in alt_texts if texts[photo.media_id] != photo.alt_text]
+        if not edited and caption in {None, post.caption}:
+            return
+        await change.hold_posts(post_id)
+        await post_rows.edit(connection, post_id, caption=post.caption if caption is None else caption)
+        await media_rows.set_alt_texts(connection, post_id, edited)
+
+    await transact(res, body)
+    return await get(res, viewer, post_id)
+
+
+def _must_be_its_photos(given: list[PhotoOfPost], own: Container[int]) -> None:
+    ids = [photo.media_id for photo in given]
+    wrong = tuple(
+        FieldError(f"/alt_texts/{index}/id", "Not a photo of this post, or one that was named before.")
+        for index, id_ in enumerate(ids)
+        if id_ not in own or id_ in ids[:index]
+    )
+    if wrong:
+        raise Invalid("Some fields are not valid.", errors=wrong)
 
 
 async def delete(res: Resources, viewer: Viewer, post_id: int) -> None:
@@ -84,17 +138,19 @@ async def delete(res: Resources, viewer: Viewer, post_id: int) -> None:
         NotFound: the viewer has no such post.
     """
 
-    async def body(connection: Connection) -> int:
+    async def body(change: Change) -> None:
+        connection = change.connection
         published = await post_rows.delete(connection, post_id, viewer.account_id)
         if published is None:
             raise NotFound
+        await change.hold_posts(post_id)
         keys = await media_rows.delete_of_post(connection, post_id)
         if published:
             await account_rows.count(connection, {viewer.account_id: (-1, 0, 0)})
         payload = {"post": post_id, "author": viewer.account_id, "object_keys": keys, "published": published}
-        return await note(res, connection, shard_of(post_id), Kind.RETRACT, payload)
+        await change.note(shard_of(post_id), Kind.RETRACT, payload)
 
-    await res.queue.ring(Kind.RETRACT, await res.db.transact(body))
+    await transact(res, body)
 
 
 async def retract(res: Resources, entry: Entry) -> list[FollowUp]:
@@ -110,15 +166,14 @@ async def page_of_author(res: Resources, viewer: Viewer, author_id: int, *, belo
     """An author's posts, newest first; their own unpublished ones too.
 
     Raises:
-        NotFound: there is no such account that the viewer may see.
+        NotFound: there is no such account whose posts the viewer may see.
     """
     async with res.db.acquire() as connection:
-        if await account_rows.get(connection, author_id) is None:
-            raise NotFound
+        _, relation = await access.see(connection, viewer, author_id, posts_visible)
         ids = await post_rows.ids_of_author(
             connection, author_id, below=below, limit=limit + 1, unpublished=author_id == viewer.account_id
         )
         shown = ids[:limit]
         posts = await post_rows.get_many(connection, shown)
-    items = [posts[id_] for id_ in shown if id_ in posts and visible(posts[id_], viewer.account_id)]
+    items = [posts[id_] for id_ in shown if id_ in posts and visible(posts[id_], viewer.account_id, relation)]
     return Page(items, next=shown[-1] if len(ids) > limit else None)

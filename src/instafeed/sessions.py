@@ -75,7 +75,7 @@ async def log_in(
     """Open a session named `session_id`, or find it open; for `repeat_key` see `repeatable_secret`.
 
     Raises:
-        WrongCredentials: one of the two is wrong; both take the same time.
+        WrongCredentials: one of the two is wrong, or the account is suspended; all take the same time.
     """
     async with res.db.acquire() as connection:
         account_id = await account_rows.id_of_username(connection, username)
@@ -84,10 +84,13 @@ async def log_in(
         raise WrongCredentials
 
     async def body(connection: Connection) -> tuple[str, Account | None, Session | None]:
+        # Locked: a suspension finds this session, and ends it, or is found.
+        account = (await account_rows.lock(connection, [account_id])).get(account_id)
+        if account is None or account.suspended:
+            raise WrongCredentials
         token = await open_session(
             res, connection, account_id, session_id, device_name=device_name, repeat_key=repeat_key
         )
-        account = await account_rows.get(connection, account_id)
         return token, account, await session_rows.get(connection, account_id, session_id)
 
     token, account, session = await res.db.transact(body)
@@ -152,7 +155,7 @@ async def end(res: Resources, viewer: Viewer, session_id: int) -> None:
         token_hash = await session_rows.delete(connection, viewer.account_id, session_id)
         if token_hash is None:
             raise NotFound
-        await _end_in_cache(res, viewer, [token_hash])
+        await _end_in_cache(res, viewer.account_id, [token_hash])
 
     await res.db.transact(body)
 
@@ -166,11 +169,21 @@ async def end_others(res: Resources, viewer: Viewer) -> None:
 
     async def body(connection: Connection) -> None:
         token_hashes = await session_rows.delete_others(connection, viewer.account_id, viewer.session_id)
-        await _end_in_cache(res, viewer, token_hashes)
+        await _end_in_cache(res, viewer.account_id, token_hashes)
 
     await res.db.transact(body)
 
 
-async def _end_in_cache(res: Resources, viewer: Viewer, token_hashes: list[bytes]) -> None:
+async def end_all(res: Resources, connection: Connection, account_id: int) -> None:
+    """Log an account out everywhere, in the running transaction.
+
+    Raises:
+        RedisAway: the sessions could not be ended everywhere.
+    """
+    token_hashes = await session_rows.delete_others(connection, account_id, 0)
+    await _end_in_cache(res, account_id, token_hashes)
+
+
+async def _end_in_cache(res: Resources, account_id: int, token_hashes: list[bytes]) -> None:
     # Inside the transaction: sessions that cannot be ended in the cache stay, and so do those whose rows cannot go.
-    await res.sessions.end(_key(viewer.account_id, token_hash) for token_hash in token_hashes)
+    await res.sessions.end(_key(account_id, token_hash) for token_hash in token_hashes)

@@ -1,15 +1,40 @@
-"""Who may see what. Every surface asks here; what may not be seen answers like what does not exist."""
+"""Who may see what. Every surface asks here; what may not be seen answers like what does not exist.
 
-from instafeed.models import Post
+An account can be seen less and less: its posts and lists, its name in lists, its profile. A suspended account is seen by
+nobody; a block hides both from each other; what a private account shows is for its followers.
+"""
+
+from instafeed.models import Account, Post, Relation
 
 
-def visible(post: Post, viewer_id: int) -> bool:
-    """Whether the viewer may see the post: everybody may once it is published, and its author always."""
-    return post.published_at is not None or post.author.id == viewer_id
+def profile_visible(account: Account, viewer_id: int, relation: Relation) -> bool:
+    """Whether the viewer may open the account's profile: whoever blocks it may, in order to unblock it."""
+    return account.id == viewer_id or not (account.suspended or relation.blocked_by)
+
+
+def listed(account: Account, viewer_id: int, relation: Relation) -> bool:
+    """Whether the viewer comes across the account: in lists, and as somebody to do something with."""
+    return profile_visible(account, viewer_id, relation) and not relation.blocking
+
+
+def posts_visible(account: Account, viewer_id: int, relation: Relation) -> bool:
+    """Whether the viewer may see the account's posts, its followers, and whom it follows."""
+    if account.is_private and account.id != viewer_id and not relation.following:
+        return False
+    return listed(account, viewer_id, relation)
+
+
+def visible(post: Post, viewer_id: int, relation: Relation) -> bool:
+    """Whether the viewer, who stands so to its author, may see the post: once it is published; its author always."""
+    if post.author.id == viewer_id:
+        return True
+    return post.published_at is not None and posts_visible(post.author, viewer_id, relation)
 
 
 def in_home_feed(post: Post, viewer_id: int, followees: set[int]) -> bool:
-    """Whether the post belongs to the viewer's home feed: published, and by the viewer or by somebody whom the viewer
-    follows now.
+    """Whether the post belongs to the viewer's home feed: it is published, its author not suspended, and either the viewer
+    or one of `followees`, whom the viewer follows now and does not mute. Nobody follows across a block.
     """
-    return post.published_at is not None and (post.author.id == viewer_id or post.author.id in followees)
+    if post.published_at is None or post.author.suspended:
+        return False
+    return post.author.id == viewer_id or post.author.id in followees

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.api.answers import ID, anonymous, invalid, is_now, problem
-from tests.client import PASSWORD, Client
+from tests.client import NO_RELATION, PASSWORD, Client
 
 SignUp = Callable[..., Awaitable[Client]]
 
@@ -35,6 +35,7 @@ async def test_signing_up_makes_an_account_and_logs_it_in(http: httpx.AsyncClien
         "username": name,
         "display_name": "Ada Lovelace",
         "bio": "",
+        "is_private": False,
         "post_count": 0,
         "follower_count": 0,
         "following_count": 0,
@@ -56,7 +57,7 @@ async def test_an_account_is_the_same_from_wherever_one_looks(ada: Client, bob: 
     assert mine["viewer"] is None
     seen = await bob.call("GET", f"/v1/accounts/{ada.id}")
     assert seen == await bob.call("GET", f"/v1/accounts/by-username/{ada.account['username']}")
-    assert seen == mine | {"viewer": {"following": False, "followed_by": False, "notify": False}}
+    assert seen == mine | {"viewer": NO_RELATION}
 
 
 async def test_an_e_mail_address_is_shown_to_nobody(http: httpx.AsyncClient, bob: Client) -> None:

@@ -44,12 +44,28 @@ OF_AN_ID = [
     ("GET", "/v1/accounts/{}/following", "account_id"),
     ("PUT", "/v1/accounts/{}/follow", "account_id"),
     ("DELETE", "/v1/accounts/{}/follow", "account_id"),
+    *(
+        (method, f"/v1/accounts/{{}}/{edge}", "account_id")
+        for edge in ("block", "mute")
+        for method in ("PUT", "DELETE")
+    ),
+    ("PUT", "/v1/me/follow-requests/{}", "account_id"),
+    ("DELETE", "/v1/me/follow-requests/{}", "account_id"),
+    ("DELETE", "/v1/me/followers/{}", "account_id"),
     ("GET", "/v1/posts/{}", "post_id"),
+    ("PATCH", "/v1/posts/{}", "post_id"),
     ("DELETE", "/v1/posts/{}", "post_id"),
     ("GET", "/v1/media/{}", "media_id"),
     ("DELETE", "/v1/sessions/{}", "session_id"),
 ]
-LISTS = ["/v1/feed", "/v1/sessions", *(f"/v1/accounts/{{me}}/{name}" for name in ("posts", "followers", "following"))]
+LISTS = [
+    "/v1/feed",
+    "/v1/sessions",
+    "/v1/me/blocks",
+    "/v1/me/mutes",
+    "/v1/me/follow-requests",
+    *(f"/v1/accounts/{{me}}/{name}" for name in ("posts", "followers", "following")),
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG_IDS)
@@ -60,7 +76,8 @@ async def test_what_is_no_id_is_refused(ada: Client, wrong: str) -> None:
 @pytest.mark.parametrize(("method", "path", "name"), OF_AN_ID)
 async def test_what_is_no_id_is_refused_everywhere(ada: Client, method: str, path: str, name: str) -> None:
     for wrong in ("0", "1%00", "9223372036854775808"):
-        invalid(await ada.http.request(method, path.format(wrong), headers=ada.headers), name)
+        body: dict[str, str] | None = {} if method == "PATCH" else None
+        invalid(await ada.http.request(method, path.format(wrong), json=body, headers=ada.headers), name)
 
 
 @pytest.mark.parametrize(
@@ -302,11 +319,16 @@ async def test_an_escaped_path_is_the_path_itself(ada: Client) -> None:
 
 ALLOWED = {
     "/v1/accounts": "POST",
-    "/v1/me": "GET",
+    "/v1/me": "GET, PATCH",
     "/v1/accounts/1": "GET",
     "/v1/accounts/1/posts": "GET",
     "/v1/accounts/1/follow": "DELETE, PUT",
+    "/v1/accounts/1/block": "DELETE, PUT",
+    "/v1/accounts/1/mute": "DELETE, PUT",
     "/v1/accounts/1/followers": "GET",
+    "/v1/me/followers/1": "DELETE",
+    "/v1/me/follow-requests": "GET",
+    "/v1/me/follow-requests/1": "DELETE, PUT",
     "/v1/accounts/by-username/ada": "GET",
     "/v1/sessions": "DELETE, GET, POST",
     "/v1/sessions/1": "DELETE",
@@ -314,7 +336,7 @@ ALLOWED = {
     "/v1/media": "POST",
     "/v1/media/1": "GET",
     "/v1/posts": "POST",
-    "/v1/posts/1": "DELETE, GET",
+    "/v1/posts/1": "DELETE, GET, PATCH",
     "/v1/feed": "GET",
     "/v1/limits": "GET",
     "/livez": "GET",

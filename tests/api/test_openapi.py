@@ -224,6 +224,22 @@ async def test_real_answers_are_as_promised(contract: Contract, http: httpx.Asyn
     await call(200, follower, "GET", f"/v1/posts/{post['id']}")
     await call(204, author, "DELETE", f"/v1/posts/{post['id']}")
     await call(404, follower, "GET", f"/v1/posts/{post['id']}")
+    await call(200, author, "PATCH", "/v1/me", json={"is_private": True, "bio": "Hello."})
+    await call(422, author, "PATCH", "/v1/me", json={"username": "other"})
+    await call(200, author, "PATCH", f"/v1/posts/{form['id']}", json={"caption": "edited"})
+    asking = await sign_up()
+    await call(200, asking, "PUT", f"/v1/accounts/{author.id}/follow")
+    await call(200, author, "GET", "/v1/me/follow-requests")
+    await call(204, author, "PUT", f"/v1/me/follow-requests/{asking.id}")
+    await call(204, author, "DELETE", f"/v1/me/follow-requests/{asking.id}")
+    await call(204, author, "DELETE", f"/v1/me/followers/{asking.id}")
+    for edge in ("mute", "block"):
+        await call(204, author, "PUT", f"/v1/accounts/{asking.id}/{edge}")
+        await call(200, author, "GET", f"/v1/me/{edge}s")
+    await call(409, author, "PUT", f"/v1/accounts/{asking.id}/follow")
+    await call(404, asking, "GET", f"/v1/accounts/{author.id}")
+    await call(204, author, "DELETE", f"/v1/accounts/{asking.id}/block")
+    await call(204, author, "DELETE", f"/v1/accounts/{asking.id}/mute")
     for path in ("/v1/limits", "/livez", "/readyz", "/metrics"):
         await call(200, None, "GET", path)
 

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Path, Request, Response
 
 from instafeed import accounts, errors, posts, sessions
 from instafeed.api import limits, present, schemas
-from instafeed.api.dependencies import Page, Reader, Res
+from instafeed.api.dependencies import Page, Reader, Res, Writer
 from instafeed.api.once import OnceOnly
 from instafeed.api.openapi import problems
 from instafeed.api.strict_json import JsonRoute
+from instafeed.models import AccountChanges
 from instafeed.sessions import LogIn
 
 router = APIRouter(tags=["accounts"], route_class=JsonRoute)
@@ -62,6 +63,13 @@ async def get_me(res: Res, viewer: Reader) -> schemas.Account:
     return present.account(*await accounts.get(res, viewer, viewer.account_id))
 
 
+@router.patch("/v1/me", summary="Change my account")
+async def update_me(body: schemas.AccountPatch, res: Res, viewer: Writer) -> schemas.Account:
+    """Change what you send, and nothing else. Going public approves everybody who asked to follow you, soon after."""
+    changes = AccountChanges(**body.model_dump(exclude_unset=True))
+    return present.account(await accounts.update(res, viewer, changes), None)
+
+
 @router.get("/v1/accounts/by-username/{username}", summary="An account by its username")
 async def get_account_by_username(
     res: Res,
@@ -82,7 +90,10 @@ async def get_account(res: Res, viewer: Reader, account_id: AccountId) -> schema
 async def list_account_posts(
     request: Request, response: Response, res: Res, viewer: Reader, account_id: AccountId, page: Page
 ) -> schemas.PostList:
-    """The account's posts, newest first; your own also while their photos are made ready."""
+    """The account's posts, newest first; your own also while their photos are made ready.
+
+    A private account shows them to its followers only.
+    """
     found = await posts.page_of_author(res, viewer, account_id, below=page.below, limit=page.limit)
     return schemas.PostList(
         items=[present.post(res, post) for post in found.items],

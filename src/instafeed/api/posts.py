@@ -78,6 +78,14 @@ async def get_post(res: Res, viewer: Reader, post_id: PostId) -> schemas.Post:
     return present.post(res, await posts.get(res, viewer, post_id))
 
 
+@router.patch("/v1/posts/{post_id}", summary="Edit a post")
+async def update_post(body: schemas.PostPatch, res: Res, viewer: Writer, post_id: PostId) -> schemas.Post:
+    """Change the caption of your post, or what its photos show in words."""
+    caption = body.caption if "caption" in body.model_fields_set else None
+    alt_texts = [PhotoOfPost(photo.id, photo.alt_text) for photo in body.alt_texts]
+    return present.post(res, await posts.edit(res, viewer, post_id, caption=caption, alt_texts=alt_texts))
+
+
 @router.delete("/v1/posts/{post_id}", status_code=204, summary="Delete a post")
 async def delete_post(res: Res, viewer: Writer, post_id: PostId) -> None:
     """Delete your post with its photos. Nobody sees it from now on."""

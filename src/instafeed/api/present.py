@@ -1,13 +1,23 @@
 """The domain's values in the shapes that clients get."""
 
+from fastapi import Request, Response
+
 from instafeed import models
 from instafeed.api import schemas
+from instafeed.api.dependencies import PageRequest
 from instafeed.resources import Resources
 
 
 def relation(value: models.Relation) -> schemas.Relation:
     """How the viewer stands to an account."""
-    return schemas.Relation(following=value.following, followed_by=value.followed_by, notify=value.notify)
+    return schemas.Relation(
+        following=value.following,
+        requested=value.requested,
+        followed_by=value.followed_by,
+        blocking=value.blocking,
+        muting=value.muting,
+        notify=value.notify,
+    )
 
 
 def account_ref(value: models.Account) -> schemas.AccountRef:
@@ -22,11 +32,22 @@ def account(value: models.Account, viewer: models.Relation | None) -> schemas.Ac
         username=value.username,
         display_name=value.display_name,
         bio=value.bio,
+        is_private=value.is_private,
         post_count=value.post_count,
         follower_count=value.follower_count,
         following_count=value.following_count,
         created_at=models.made_at(value.id),
         viewer=relation(viewer) if viewer else None,
+    )
+
+
+def accounts(
+    request: Request, response: Response, page: PageRequest, found: models.Page[models.Listed]
+) -> schemas.AccountList:
+    """A page of accounts."""
+    return schemas.AccountList(
+        items=[account(item.account, item.viewer) for item in found.items],
+        next_cursor=page.next_cursor(request, response, found.next),
     )
 
 
@@ -76,6 +97,7 @@ def post(res: Resources, value: models.Post) -> schemas.Post:
         media=[media(res, photo) for photo in value.media],
         created_at=models.made_at(value.id),
         published_at=value.published_at,
+        edited_at=value.edited_at,
     )
 
 

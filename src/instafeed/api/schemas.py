@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from instafeed.accounts import USERNAME, normalize_username
-from instafeed.api.text import AltText, Caption, DeviceName, DisplayName
+from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName
 from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
@@ -109,6 +109,15 @@ class NewAccount(_Request):
     """What this log-in is called in the list of devices."""
 
 
+class AccountPatch(_Request):
+    """Changes to an account. What is left out stays as it is; an empty text takes a text away."""
+
+    display_name: DisplayName = Field(default="", examples=["Ada Lovelace"])
+    bio: Bio = Field(default="", examples=["Wrote the first program."])
+    is_private: bool = Field(default=False, examples=[True])
+    """Only followers see the posts, and followers must be approved. False approves all who asked to follow."""
+
+
 class NewSession(_Request):
     """A log-in."""
 
@@ -142,13 +151,37 @@ class NewPost(_Request):
     """The photos in their order."""
 
 
+class AltTextPatch(_Request):
+    """Another text for a photo."""
+
+    id: IdIn
+    """One of the post's photos."""
+    alt_text: AltText = Field(examples=["A lighthouse at dusk"])
+    """What the photo shows; an empty text takes it away."""
+
+
+class PostPatch(_Request):
+    """Changes to a post. What is left out stays as it is."""
+
+    caption: Caption = Field(default="", examples=["Evening at the harbour"])
+    """An empty text takes it away."""
+    alt_texts: list[AltTextPatch] = Field(default_factory=list, max_length=10)
+    """Photos that are left out keep their texts."""
+
+
 class Relation(_Response):
     """How you stand to an account."""
 
     following: bool
     """You follow it."""
+    requested: bool
+    """You asked to follow it, which it has not answered."""
     followed_by: bool
     """It follows you."""
+    blocking: bool
+    """You block it."""
+    muting: bool
+    """You mute it."""
     notify: bool
     """You are told of its new posts."""
 
@@ -165,6 +198,8 @@ class Account(AccountRef):
     """An account."""
 
     bio: str = Field(examples=["Wrote the first program."])
+    is_private: bool = Field(examples=[False])
+    """Only its followers see its posts, and whom it approves can follow it."""
     post_count: int = Field(ge=0, examples=[12])
     follower_count: int = Field(ge=0, examples=[340])
     following_count: int = Field(ge=0, examples=[56])
@@ -237,6 +272,8 @@ class Post(_Response):
     created_at: Time
     published_at: Time | None
     """When followers could first see it; null while its photos are made ready, when only its author sees it."""
+    edited_at: Time | None
+    """When its caption or a text of its photos was last changed; null if never."""
 
 
 class SessionList(_Response):

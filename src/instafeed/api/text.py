@@ -52,5 +52,6 @@ def paragraphs(value: str) -> str:
 
 DisplayName = Annotated[str, StringConstraints(max_length=64), AfterValidator(one_line)]
 DeviceName = Annotated[str, StringConstraints(max_length=100), AfterValidator(one_line)]
+Bio = Annotated[str, StringConstraints(max_length=150), AfterValidator(paragraphs)]
 Caption = Annotated[str, StringConstraints(max_length=2200), AfterValidator(paragraphs)]
 AltText = Annotated[str, StringConstraints(max_length=1500), AfterValidator(paragraphs)]

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
-from instafeed import feeds, media, notifications, posts, sweep
+from instafeed import feeds, follow_requests, media, notifications, posts, sweep
 from instafeed.resources import Resources
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp, perform
@@ -15,6 +15,7 @@ VERBS: dict[Kind, Callable[[Resources, Entry], Awaitable[list[FollowUp]]]] = {
     Kind.ALIGN: feeds.align,
     Kind.RETRACT: posts.retract,
     Kind.DISCARD: media.discard,
+    Kind.APPROVE: follow_requests.approve_all,
 }
 
 

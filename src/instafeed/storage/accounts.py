@@ -9,7 +9,7 @@ from instafeed.ids import shard_of
 from instafeed.models import Account
 from instafeed.storage.database import Connection
 
-COLUMNS = "id, username, display_name, bio, post_count, follower_count, following_count"
+COLUMNS = "id, username, display_name, bio, post_count, follower_count, following_count, is_private, suspended_at"
 
 
 def from_record(record: Record) -> Account:
@@ -22,6 +22,8 @@ def from_record(record: Record) -> Account:
         post_count=record["post_count"],
         follower_count=record["follower_count"],
         following_count=record["following_count"],
+        is_private=record["is_private"],
+        suspended=record["suspended_at"] is not None,
     )
 
 
@@ -65,6 +67,55 @@ async def get(connection: Connection, account_id: int) -> Account | None:
         f"select {COLUMNS} from accounts where shard = $1 and id = $2", shard_of(account_id), account_id
     )
     return from_record(record) if record else None
+
+
+async def lock(connection: Connection, account_ids: Iterable[int]) -> dict[int, Account]:
+    """The accounts that exist among `account_ids`, their rows locked until the transaction ends.
+
+    Whoever decides by how two accounts stand to each other, and changes that, locks both first. They are locked in the
+    order of their ids, so that two never wait for each other.
+    """
+    locked = {}
+    for account_id in sorted(set(account_ids)):
+        record = await connection.fetchrow(
+            f"select {COLUMNS} from accounts where shard = $1 and id = $2 for update", shard_of(account_id), account_id
+        )
+        if record:
+            locked[account_id] = from_record(record)
+    return locked
+
+
+async def update(connection: Connection, account: Account) -> None:
+    """Set what its owner may change of an account."""
+    await connection.execute(
+        "update accounts set display_name = $3, bio = $4, is_private = $5 where shard = $1 and id = $2",
+        shard_of(account.id),
+        account.id,
+        account.display_name,
+        account.bio,
+        account.is_private,
+    )
+
+
+async def set_suspended(connection: Connection, account_id: int, *, suspended: bool) -> None:
+    """Suspend an account, or end its suspension."""
+    await connection.execute(
+        "update accounts set suspended_at = case when $3 then now() end where shard = $1 and id = $2",
+        shard_of(account_id),
+        account_id,
+        suspended,
+    )
+
+
+async def suspended_among(connection: Connection, account_ids: Iterable[int]) -> set[int]:
+    """Which of `account_ids` are suspended."""
+    wanted = list(account_ids)
+    records = await connection.fetch(
+        "select id from accounts where shard = any($1::smallint[]) and id = any($2::bigint[]) and suspended_at is not null",
+        list({shard_of(id_) for id_ in wanted}),
+        wanted,
+    )
+    return {record["id"] for record in records}
 
 
 async def id_of_username(connection: Connection, username: str) -> int | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from instafeed.ids import shard_of
-from instafeed.models import Relation
+from instafeed.storage import accounts, mutes
 from instafeed.storage.database import Connection
 
 ID_DIGITS = 19  # of an id in a packed text
@@ -58,42 +58,43 @@ async def delete(connection: Connection, *, follower: int, followee: int) -> boo
     return bool(gone)
 
 
-async def relations(connection: Connection, viewer: int, account_ids: Iterable[int]) -> dict[int, Relation]:
-    """How `viewer` stands to each account; all of it lives at the viewer's shard."""
-    wanted = list(set(account_ids))
-    following = {
-        record["followee_id"]: record["notify"]
-        for record in await connection.fetch(
-            "select followee_id, notify from following where shard = $1 and follower_id = $2 and followee_id = any($3::bigint[])",
-            shard_of(viewer),
-            viewer,
-            wanted,
-        )
-    }
-    followed_by = set(await followers_among(connection, viewer, wanted))
-    return {
-        id_: Relation(following=id_ in following, notify=following.get(id_, False), followed_by=id_ in followed_by)
-        for id_ in wanted
-    }
+_NOT_MUTED = "not exists (select from mutes where mutes.shard = $1 and mutes.muter_id = $2 and mutes.muted_id = following.followee_id)"
 
 
-async def followees(connection: Connection, follower: int) -> list[int]:
-    """Everybody whom `follower` follows."""
+async def feed_authors(connection: Connection, viewer: int) -> list[int]:
+    """Whose posts are in `viewer`'s home feed besides its own: everybody whom it follows and does not mute.
+
+    Nobody follows whom they block, or who blocks them. Suspended accounts are among them: whoever shows posts leaves
+    theirs out (`visibility.in_home_feed`).
+    """
     records = await connection.fetch(
-        "select followee_id from following where shard = $1 and follower_id = $2", shard_of(follower), follower
+        f"select followee_id from following where shard = $1 and follower_id = $2 and {_NOT_MUTED}",
+        shard_of(viewer),
+        viewer,
     )
     return [record["followee_id"] for record in records]
 
 
-async def followees_among(connection: Connection, follower: int, candidates: Iterable[int]) -> set[int]:
-    """Whom of `candidates` `follower` follows."""
+async def feed_authors_among(connection: Connection, viewer: int, candidates: Iterable[int]) -> set[int]:
+    """Who of `candidates` is one of `feed_authors`."""
     records = await connection.fetch(
-        "select followee_id from following where shard = $1 and follower_id = $2 and followee_id = any($3::bigint[])",
-        shard_of(follower),
-        follower,
+        "select followee_id from following where shard = $1 and follower_id = $2 and followee_id = any($3::bigint[])"
+        f" and {_NOT_MUTED}",
+        shard_of(viewer),
+        viewer,
         list(candidates),
     )
     return {record["followee_id"] for record in records}
+
+
+async def listeners_among(connection: Connection, author: int, candidates: Iterable[int]) -> set[int]:
+    """Who of `candidates` is told as it happens what `author` posts: followers who do not mute it, and nobody while it
+    is suspended.
+    """
+    followers = await followers_among(connection, author, candidates)
+    if not followers or await accounts.suspended_among(connection, [author]):
+        return set()
+    return set(followers) - await mutes.muters_among(connection, author, followers)
 
 
 async def followers_among(connection: Connection, followee: int, candidates: Iterable[int]) -> list[int]:

@@ -123,6 +123,19 @@ async def claim(connection: Connection, post_id: int, account_id: int, photos: l
     return {record["id"] for record in records}
 
 
+async def set_alt_texts(connection: Connection, post_id: int, photos: Iterable[PhotoOfPost]) -> None:
+    """Set what these photos of the post show."""
+    photos = list(photos)
+    await connection.execute(
+        "update media set alt_text = wanted.alt_text from unnest($3::bigint[], $4::text[]) as wanted (id, alt_text)"
+        " where media.shard = $1 and media.post_id = $2 and media.id = wanted.id",
+        shard_of(post_id),
+        post_id,
+        [photo.media_id for photo in photos],
+        [photo.alt_text for photo in photos],
+    )
+
+
 async def delete_pending(connection: Connection, media_id: int, object_key: str) -> None:
     """Forget a photo whose bytes have not come, if it is still this upload's; waits for one that is just committed."""
     await connection.execute(

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     ALIGN = "align"
     RETRACT = "retract"
     DISCARD = "discard"
+    APPROVE = "approve"
 
 
 @dataclass(frozen=True, slots=True)

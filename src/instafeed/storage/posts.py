@@ -55,6 +55,28 @@ async def delete(connection: Connection, post_id: int, author_id: int) -> bool |
     return record["published"] if record else None
 
 
+async def lock(connection: Connection, post_id: int, author_id: int) -> bool:
+    """Lock the author's post until the transaction ends; False if there is no such post."""
+    return bool(
+        await connection.fetchval(
+            "select true from posts where shard = $1 and id = $2 and author_id = $3 for update",
+            shard_of(post_id),
+            post_id,
+            author_id,
+        )
+    )
+
+
+async def edit(connection: Connection, post_id: int, *, caption: str) -> None:
+    """Set a post's caption, and note that it was edited now."""
+    await connection.execute(
+        "update posts set caption = $3, edited_at = now() where shard = $1 and id = $2",
+        shard_of(post_id),
+        post_id,
+        caption,
+    )
+
+
 async def published_at(connection: Connection, post_id: int) -> datetime | None:
     """When the post was published; None if it is not, or is gone."""
     found: datetime | None = await connection.fetchval(
@@ -64,10 +86,12 @@ async def published_at(connection: Connection, post_id: int) -> datetime | None:
 
 
 async def published_among(connection: Connection, post_ids: Iterable[int]) -> set[int]:
-    """Which of `post_ids` are published posts."""
+    """Which of `post_ids` are published posts, of authors who are not suspended."""
     wanted = list(post_ids)
     records = await connection.fetch(
-        "select id from posts where shard = any($1::smallint[]) and id = any($2::bigint[]) and published_at is not null",
+        "select post.id from posts post join accounts author on author.shard = post.shard and author.id = post.author_id"
+        " where post.shard = any($1::smallint[]) and post.id = any($2::bigint[]) and post.published_at is not null"
+        " and author.shard = any($1::smallint[]) and author.suspended_at is null",
         list({shard_of(id_) for id_ in wanted}),
         wanted,
     )
@@ -82,7 +106,7 @@ async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int,
     # Photos first: of a post that is deleted in between, nothing is seen then, rather than a post without photos.
     photos = await media.of_posts(connection, wanted)
     records = await connection.fetch(
-        f"select post.id as post_id, post.caption, post.published_at, {author_columns} from posts post"
+        f"select post.id as post_id, post.caption, post.published_at, post.edited_at, {author_columns} from posts post"
         " join accounts author on author.shard = post.shard and author.id = post.author_id"
         " where post.shard = any($1::smallint[]) and post.id = any($2::bigint[]) and author.shard = any($1::smallint[])",
         shards,
@@ -101,6 +125,7 @@ async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int,
             author=accounts.from_record(record),
             caption=record["caption"],
             published_at=record["published_at"],
+            edited_at=record["edited_at"],
             media=photos.get(record["post_id"], ()),
         )
         for record in records
@@ -151,11 +176,13 @@ async def published_ids(connection: Connection, author_ids: Iterable[int], *, be
 async def published_since(
     connection: Connection, author_ids: Iterable[int], *, since: datetime, limit: int
 ) -> list[tuple[int, int]]:
-    """(post, author) of these authors published at or after `since`, oldest first."""
+    """(post, author) of those of these authors who are not suspended, published at or after `since`, oldest first."""
     authors = list(author_ids)
     records = await connection.fetch(
-        "select id, author_id from posts where shard = any($1::smallint[]) and author_id = any($2::bigint[])"
-        " and published_at >= $3 order by published_at limit $4",
+        "select post.id, post.author_id from posts post"
+        " join accounts author on author.shard = post.shard and author.id = post.author_id"
+        " where post.shard = any($1::smallint[]) and post.author_id = any($2::bigint[]) and post.published_at >= $3"
+        " and author.shard = any($1::smallint[]) and author.suspended_at is null order by post.published_at limit $4",
         list({shard_of(id_) for id_ in authors}),
         authors,
         since,

@@ -25,6 +25,7 @@ _QUEUE_OF = {
     Kind.ALIGN: "fanout",
     Kind.RETRACT: "default",
     Kind.DISCARD: "default",
+    Kind.APPROVE: "default",
 }
 
 

@@ -38,10 +38,13 @@ async def get(connection: Connection, account_id: int, session_id: int) -> Sessi
 
 
 async def use(connection: Connection, account_id: int, token_hash: bytes, *, idle_days: int) -> int | None:
-    """The id of the session with this token, marked as used now; None if there is none or it idled too long."""
+    """The id of the session with this token, marked as used now; None if there is none, it idled too long, or the
+    account is suspended.
+    """
     found: int | None = await connection.fetchval(
         "update sessions set used_at = now() where shard = $1 and account_id = $2 and token_hash = $3"
-        " and used_at > now() - make_interval(days => $4) returning id",
+        " and used_at > now() - make_interval(days => $4)"
+        " and exists (select from accounts where shard = $1 and id = $2 and suspended_at is null) returning id",
         shard_of(account_id),
         account_id,
         token_hash,
@@ -76,7 +79,7 @@ async def delete(connection: Connection, account_id: int, session_id: int) -> by
 
 
 async def delete_others(connection: Connection, account_id: int, session_id: int) -> list[bytes]:
-    """End all sessions of the account but this one; returns their tokens' hashes."""
+    """End all sessions of the account but this one (0: all of them); returns their tokens' hashes."""
     records = await connection.fetch(
         "delete from sessions where shard = $1 and account_id = $2 and id <> $3 returning token_hash",
         shard_of(account_id),
