@@ -1,0 +1,178 @@
+"""Who sees what: every kind of viewer before every surface, held against one table."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from instafeed import accounts
+from instafeed.models import EventType
+from instafeed.resources import Resources
+from tests.api.answers import anonymous
+from tests.client import Client
+
+pytestmark = pytest.mark.usefixtures("workers")
+SignUp = Callable[..., Awaitable[Client]]
+
+PROFILE = {"profile", "by name"}
+CONTENT = {"post", "posts", "followers", "following"}
+COMPANY = {"listed", "follow", "mute", "block"}
+TOLD = {"feed", "told", "told later"}
+ALL = PROFILE | CONTENT | COMPANY | TOLD
+
+# What each kind of viewer sees of an account; everything else answers like what does not exist, or is left out.
+PUBLIC: dict[str, set[str]] = {
+    "stranger": ALL - TOLD,
+    "follower": ALL,
+    "muter": ALL - TOLD,
+    "former follower": ALL - TOLD,
+    "removed follower": ALL - TOLD,
+    "blocked": set(),
+    "blocker": PROFILE | {"block"},
+    "formerly blocked": ALL - TOLD,
+    "follower of a suspended account": set(),
+    "follower of a returned account": ALL,
+    "author": PROFILE | CONTENT | TOLD | {"listed"},
+}
+PRIVATE = PUBLIC | {
+    "stranger": PROFILE | COMPANY,
+    "requester": PROFILE | COMPANY,
+    "refused": PROFILE | COMPANY,
+    "follower": ALL,
+    "former follower": PROFILE | COMPANY,
+    "removed follower": PROFILE | COMPANY,
+    "formerly blocked": PROFILE | COMPANY,
+}
+
+
+@dataclass
+class Scene:
+    """An author with a post, who follows somebody, and a viewer."""
+
+    author: Client
+    viewer: Client
+    friend: Client
+    """Whom the author follows."""
+    post_id: str
+    marker: Client
+    """Whom the viewer follows, and who is not the author."""
+    marker_post_id: str
+
+
+async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) -> Scene:
+    author, friend, marker = [await sign_up() for _ in range(3)]
+    viewer = author if kind == "author" else await sign_up()
+    posts = [await who.published((await who.post())["id"]) for who in (author, marker)]
+    await author.follow(friend)
+    await viewer.follow(marker)
+    if private:
+        await author.edit(is_private=True)
+    asks = kind not in {"stranger", "author"}
+    if asks:
+        await viewer.follow(author)
+    if private and asks and kind not in {"requester", "refused"}:
+        await author.approve(viewer)
+    match kind:
+        case "muter":
+            await viewer.mute(author)
+        case "former follower":
+            await viewer.unfollow(author)
+        case "removed follower":
+            await author.remove_follower(viewer)
+        case "refused":
+            await author.refuse(viewer)
+        case "blocked":
+            await author.block(viewer)
+        case "blocker":
+            await viewer.block(author)
+        case "formerly blocked":
+            await author.block(viewer)
+            await author.unblock(viewer)
+        case "follower of a suspended account" | "follower of a returned account":
+            await accounts.suspend(res, author.account["username"])
+    if kind == "follower of a returned account":
+        await accounts.unsuspend(res, author.account["username"])
+    return Scene(author, viewer, friend, posts[0]["id"], marker, posts[1]["id"])
+
+
+async def told(there: Scene, res: Resources) -> set[str]:
+    """Whether the viewer is told of the author's post as it happens, and when it asks for what it missed."""
+    found = set()
+
+    async def listen(name: str, after: str | None) -> str:
+        headers = there.viewer.headers | ({"Last-Event-ID": after} if after else {})
+        async with there.viewer.http.stream("GET", "/v1/feed/events", headers=headers) as answer:
+            beginning = ""
+            async for line in answer.aiter_lines():
+                if after is None and not beginning and line.startswith("id: "):
+                    beginning = line.removeprefix("id: ")
+                    for who, post_id in ((there.author, there.post_id), (there.marker, there.marker_post_id)):
+                        await res.events.add(EventType.POST_CREATED, author_id=int(who.id), post_id=int(post_id))
+                if line.startswith("data: "):
+                    post_id = json.loads(line.removeprefix("data: ")).get("post_id")
+                    if post_id == there.post_id:
+                        found.add(name)
+                    if post_id == there.marker_post_id:
+                        break
+        return beginning
+
+    await listen("told later", await listen("told", None))
+    return found
+
+
+async def seen(there: Scene, res: Resources) -> set[str]:
+    """Which surfaces show the author to the viewer."""
+    author, viewer = there.author, there.viewer
+    found = await told(there, res)
+
+    async def ask(surface: str, path: str, missing: str, method: str = "GET") -> httpx.Response:
+        answer = await viewer.http.request(method, path, headers=viewer.headers)
+        if answer.is_success:
+            found.add(surface)
+        elif answer.status_code == 404:
+            nothing = await viewer.http.request(method, missing, headers=viewer.headers)
+            assert anonymous(answer) == anonymous(nothing), surface
+        return answer
+
+    account, nobody = f"/v1/accounts/{author.id}", "/v1/accounts/1"
+    await ask("profile", account, nobody)
+    await ask(
+        "by name", f"/v1/accounts/by-username/{author.account['username']}", "/v1/accounts/by-username/no.such.name"
+    )
+    await ask("post", f"/v1/posts/{there.post_id}", "/v1/posts/1")
+    for name in ("posts", "followers", "following"):
+        await ask(name, f"{account}/{name}", f"{nobody}/{name}")
+    if await viewer.walk(f"/v1/accounts/{there.friend.id}/followers") == [author.id]:
+        found.add("listed")
+    if there.post_id in await viewer.feed():
+        found.add("feed")
+    # What changes something comes last.
+    for name in ("follow", "mute", "block"):
+        await ask(name, f"{account}/{name}", f"{nobody}/{name}", "PUT")
+    return found
+
+
+@pytest.mark.parametrize("kind", PUBLIC)
+async def test_of_a_public_account(sign_up: SignUp, res: Resources, kind: str) -> None:
+    assert await seen(await scene(sign_up, res, kind, private=False), res) == PUBLIC[kind]
+
+
+@pytest.mark.parametrize("kind", PRIVATE)
+async def test_of_a_private_account(sign_up: SignUp, res: Resources, kind: str) -> None:
+    assert await seen(await scene(sign_up, res, kind, private=True), res) == PRIVATE[kind]
+
+
+@pytest.mark.parametrize("kind", ["blocked", "follower of a suspended account"])
+async def test_in_no_list_does_a_page_tell_that_somebody_was_left_out(
+    sign_up: SignUp, res: Resources, kind: str
+) -> None:
+    there = await scene(sign_up, res, kind, private=False)
+    path = f"/v1/accounts/{there.friend.id}/followers"
+    assert await there.viewer.call("GET", path, params={"limit": "1"}) == {"items": [], "next_cursor": None}
+    other = await sign_up()
+    await other.follow(there.friend)
+    page = await there.viewer.call("GET", path, params={"limit": "1"})
+    assert [item["id"] for item in page["items"]] == [other.id]
+    assert page["next_cursor"] is None
