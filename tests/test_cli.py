@@ -1,7 +1,8 @@
+import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -9,6 +10,7 @@ import pytest
 
 from instafeed.cli import main
 from instafeed.settings import PREFIX, Settings
+from tests.client import Client
 
 
 def environ_of(settings: Settings, **changes: str) -> dict[str, str]:
@@ -65,6 +67,26 @@ def test_check_says_that_every_server_answers(run: Run, settings: Settings) -> N
         ["ok", "queue"],
         ["ok", "photos"],
     ]
+
+
+async def test_an_account_is_suspended_and_brought_back(
+    sign_up: Callable[..., Awaitable[Client]], settings: Settings
+) -> None:
+    one, other = await sign_up(), await sign_up()
+    name = one.account["username"]
+
+    def admin(*arguments: str) -> str:
+        command = [sys.executable, "-m", "instafeed", "admin", *arguments]
+        environ = os.environ | environ_of(settings)
+        done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True)
+        return f"{done.returncode} {done.stdout}{done.stderr}"
+
+    assert await asyncio.to_thread(admin, "suspend", name.upper()) == f"0 suspended  {name.upper()}\n"
+    await other.call("GET", f"/v1/accounts/{one.id}", 404)
+    await one.call("GET", "/v1/me", 401)
+    assert await asyncio.to_thread(admin, "unsuspend", name) == f"0 unsuspended  {name}\n"
+    await other.call("GET", f"/v1/accounts/{one.id}")
+    assert await asyncio.to_thread(admin, "suspend", "no.body") == "1 There is no account no.body.\n"
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,8 @@ async def page(
 
 
 async def _shown(connection: Connection, viewer: Viewer, found: list[tuple[int, int]], rule: Rule) -> list[Listed]:
+    if not found:
+        return []
     wanted = [account_id for _, account_id in found]
     accounts = await account_rows.get_many(connection, wanted)
     relations = await relation_rows.get_many(connection, viewer.account_id, wanted)

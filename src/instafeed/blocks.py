@@ -9,6 +9,7 @@ from instafeed.ids import shard_of
 from instafeed.models import Listed, Page, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import blocks as block_rows
+from instafeed.storage import follow_requests as request_rows
 from instafeed.visibility import profile_visible
 
 
@@ -30,8 +31,9 @@ async def block(res: Resources, viewer: Viewer, account_id: int) -> None:
         if relation.blocking:
             return
         await block_rows.insert(change.connection, res.ids.next(shard_of(me)), blocker=me, blocked=account_id)
-        await follows.end(change, follower=me, followee=account_id)
-        await follows.end(change, follower=account_id, followee=me)
+        for one, other in ((me, account_id), (account_id, me)):
+            await follows.end(change, follower=one, followee=other)
+            await request_rows.delete(change.connection, requester=one, followee=other)
         await change.hold_rights(me, account_id)
 
     await transact(res, body)

@@ -43,6 +43,8 @@ async def follow(res: Resources, viewer: Viewer, account_id: int, *, notify: boo
                 change.connection, res.ids.next(shard_of(me)), requester=me, followee=account_id, notify=notify
             )
         else:
+            if relation.requested:
+                await request_rows.delete(change.connection, requester=me, followee=account_id)
             await begin(res, change, follower=me, followee=account_id, notify=notify)
         return await relation_rows.get(change.connection, me, account_id)
 
@@ -50,8 +52,7 @@ async def follow(res: Resources, viewer: Viewer, account_id: int, *, notify: boo
 
 
 async def begin(res: Resources, change: Change, *, follower: int, followee: int, notify: bool) -> None:
-    """Make one account follow another, whose rows are locked; what it asked for before is granted by this."""
-    await request_rows.delete(change.connection, requester=follower, followee=followee)
+    """Make one account follow another, both locked and no request open; or change whether it is told of posts."""
     follow_id = res.ids.next(shard_of(follower))
     if await follow_rows.upsert(change.connection, follow_id, follower=follower, followee=followee, notify=notify):
         await account_rows.count(change.connection, {follower: (0, 0, 1), followee: (0, 1, 0)})
@@ -59,8 +60,7 @@ async def begin(res: Resources, change: Change, *, follower: int, followee: int,
 
 
 async def end(change: Change, *, follower: int, followee: int) -> None:
-    """Make one account not follow another, whose rows are locked, nor ask to."""
-    await request_rows.delete(change.connection, requester=follower, followee=followee)
+    """End a follow, if there is one; both accounts are locked."""
     if await follow_rows.delete(change.connection, follower=follower, followee=followee):
         await account_rows.count(change.connection, {follower: (0, 0, -1), followee: (0, -1, 0)})
         await _align(change, follower, followee)
@@ -79,8 +79,11 @@ async def unfollow(res: Resources, viewer: Viewer, account_id: int) -> None:
     """
 
     async def body(change: Change) -> None:
-        await access.lock(change.connection, viewer, account_id)
-        await end(change, follower=viewer.account_id, followee=account_id)
+        _, relation = await access.lock(change.connection, viewer, account_id)
+        if relation.following:
+            await end(change, follower=viewer.account_id, followee=account_id)
+        if relation.requested:
+            await request_rows.delete(change.connection, requester=viewer.account_id, followee=account_id)
 
     await transact(res, body)
 

@@ -204,3 +204,72 @@ async def test_somebody_elses_photo_is_told_like_one_that_does_not_exist(ada: Cl
     theirs = await bob.http.get(f"/v1/media/{photo}", headers=bob.headers)
     problem(theirs, 404, "not-found")
     assert anonymous(theirs) == anonymous(await bob.http.get("/v1/media/1", headers=bob.headers))
+
+
+async def test_an_edited_post_has_its_new_texts_and_says_when(ada: Client) -> None:
+    ids = await photos(ada, 2)
+    body = {"caption": "before", "media": [{"id": id_, "alt_text": "before"} for id_ in ids]}
+    post = await ada.call("POST", "/v1/posts", 201, json=body)
+    assert post["edited_at"] is None
+    path = f"/v1/posts/{post['id']}"
+    # What changes nothing is no edit.
+    same: list[dict[str, Any]] = [{}, {"caption": "before"}, {"alt_texts": [{"id": ids[0], "alt_text": "before"}]}]
+    for changes in same:
+        assert (await ada.call("PATCH", path, json=changes))["edited_at"] is None
+    edited = await ada.call("PATCH", path, json={"caption": " after "})
+    assert is_now(edited["edited_at"])
+    assert (edited["caption"], [photo["alt_text"] for photo in edited["media"]]) == ("after", ["before"] * 2)
+    again = await ada.call("PATCH", path, json={"alt_texts": [{"id": ids[1], "alt_text": "after"}]})
+    assert (again["caption"], [photo["alt_text"] for photo in again["media"]]) == ("after", ["before", "after"])
+    assert again["edited_at"] >= edited["edited_at"]
+    assert again == await ada.call("GET", path)
+    cleared = await ada.call("PATCH", path, json={"caption": "", "alt_texts": [{"id": ids[1], "alt_text": ""}]})
+    assert (cleared["caption"], cleared["media"][1]["alt_text"]) == ("", "")
+
+
+@pytest.mark.usefixtures("workers")
+async def test_an_edit_is_seen_in_feeds_at_once(sign_up: SignUp) -> None:
+    author, fan = await sign_up(), await sign_up()
+    await fan.follow(author)
+    post = await author.post("before")
+    await fan.sees(post["id"])
+    for caption in ("once", "twice"):
+        await author.call("PATCH", f"/v1/posts/{post['id']}", json={"caption": caption})
+        for path in ("/v1/feed", f"/v1/accounts/{author.id}/posts"):
+            [seen] = (await fan.call("GET", path))["items"]
+            assert seen["caption"] == caption
+            assert seen["edited_at"]
+
+
+async def test_only_its_author_edits_a_post(ada: Client, bob: Client) -> None:
+    post = await ada.post("mine")
+    for who, id_ in ((bob, post["id"]), (ada, "1")):
+        answer = await who.http.patch(f"/v1/posts/{id_}", json={"caption": "x"}, headers=who.headers)
+        problem(answer, 404, "not-found")
+    assert (await ada.call("GET", f"/v1/posts/{post['id']}"))["caption"] == "mine"
+
+
+async def test_an_edit_of_another_form_is_refused_whole(ada: Client, bob: Client) -> None:
+    post = await ada.post("mine")
+    own, other = post["media"][0]["id"], (await ada.post())["media"][0]["id"]
+
+    def texts(*ids: str) -> dict[str, Any]:
+        return {"caption": "new", "alt_texts": [{"id": id_, "alt_text": "new"} for id_ in ids]}
+
+    refused: list[tuple[dict[str, Any], list[str]]] = [
+        (texts(own, other), ["/alt_texts/1/id"]),
+        (texts("1", own, own), ["/alt_texts/0/id", "/alt_texts/2/id"]),
+        ({"caption": None}, ["/caption"]),
+        ({"caption": "a" * 2201}, ["/caption"]),
+        ({"caption": "\u0000"}, ["/caption"]),
+        ({"alt_texts": None}, ["/alt_texts"]),
+        ({"alt_texts": [{"id": own}]}, ["/alt_texts/0/alt_text"]),
+        ({"alt_texts": [{"id": own, "alt_text": "a" * 1501}]}, ["/alt_texts/0/alt_text"]),
+        (texts(*[own] * 11), ["/alt_texts"]),
+        ({"media": []}, ["/media"]),
+        ({"published_at": None}, ["/published_at"]),
+    ]
+    for body, pointers in refused:
+        invalid(await ada.http.patch(f"/v1/posts/{post['id']}", json=body, headers=ada.headers), *pointers)
+    seen = await ada.call("GET", f"/v1/posts/{post['id']}")
+    assert (seen["caption"], seen["media"][0]["alt_text"], seen["edited_at"]) == ("mine", "", None)
