@@ -75,9 +75,12 @@ async def approve_all(res: Resources, entry: Entry) -> list[FollowUp]:
 
         async def body(change: Change, requester: int = requester) -> bool:
             locked = await account_rows.lock(change.connection, [requester, account_id])
-            if len(locked) < 2 or locked[account_id].is_private:
+            if account_id not in locked or locked[account_id].is_private:
                 return False
-            await _grant(res, change, requester, account_id)
+            if requester in locked:
+                await _grant(res, change, requester, account_id)
+            else:
+                await request_rows.delete(change.connection, requester=requester, followee=account_id)
             return True
 
         if not await transact(res, body):

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from instafeed.resources import Resources
 from tests.api.answers import anonymous, invalid, problem
 from tests.client import NO_RELATION, Client
 
@@ -104,7 +103,7 @@ async def test_a_muted_account_that_is_blocked_is_in_one_of_the_lists(sign_up: S
 
 
 @pytest.mark.usefixtures("workers")
-async def test_a_block_takes_posts_out_of_both_feeds_at_once(sign_up: SignUp, res: Resources) -> None:
+async def test_a_block_takes_posts_out_of_both_feeds_at_once(sign_up: SignUp) -> None:
     one, other = await sign_up(), await sign_up()
     await one.follow(other)
     await other.follow(one)
@@ -115,7 +114,7 @@ async def test_a_block_takes_posts_out_of_both_feeds_at_once(sign_up: SignUp, re
     for who, whom in ((one, other), (other, one)):
         assert await who.feed() == [posts[who.id]]
         problem(await who.http.get(f"/v1/posts/{posts[whom.id]}", headers=who.headers), 404, "not-found")
-    # Nor is anything left in what Redis holds, once the work is done.
+    # Nor does it come back with the end of the block.
     await one.unblock(other)
     for who in (one, other):
         assert await who.feed() == [posts[who.id]]
