@@ -68,21 +68,25 @@ async def approve_all(res: Resources, entry: Entry) -> list[FollowUp]:
     Each request is a transaction of its own and is gone after it, so a job that is run again goes on where it stopped.
     """
     account_id: int = entry.payload["account"]
-
     async with res.db.acquire() as connection:
         found = await request_rows.page(connection, account_id, below=MAX_ID, limit=_CHUNK)
     for _, requester in found:
-
-        async def body(change: Change, requester: int = requester) -> bool:
-            locked = await account_rows.lock(change.connection, [requester, account_id])
-            if account_id not in locked or locked[account_id].is_private:
-                return False
-            if requester in locked:
-                await _grant(res, change, requester, account_id)
-            else:
-                await request_rows.delete(change.connection, requester=requester, followee=account_id)
-            return True
-
-        if not await transact(res, body):
+        if not await _grant_if_public(res, requester, account_id):
             return []
     return [(Kind.APPROVE, entry.payload)] if len(found) == _CHUNK else []
+
+
+async def _grant_if_public(res: Resources, requester: int, followee: int) -> bool:
+    """Grant a request if it is still open; False if the account is not public."""
+
+    async def body(change: Change) -> bool:
+        locked = await account_rows.lock(change.connection, [requester, followee])
+        if followee not in locked or locked[followee].is_private:
+            return False
+        if requester in locked:
+            await _grant(res, change, requester, followee)
+        else:
+            await request_rows.delete(change.connection, requester=requester, followee=followee)
+        return True
+
+    return await transact(res, body)
