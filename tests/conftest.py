@@ -156,6 +156,13 @@ async def base_url(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def running_api(settings: Settings) -> AsyncIterator[str]:
     """An API server in this process's event loop; yields its URL."""
+    async with serving(settings) as (url, _):
+        yield url
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[tuple[str, uvicorn.Server]]:
+    """An API server in this process's event loop; yields its URL, and itself."""
     app = create_app(settings)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -164,7 +171,7 @@ async def running_api(settings: Settings) -> AsyncIterator[str]:
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
         finally:
             app.state.hub.close()
             server.should_exit = True

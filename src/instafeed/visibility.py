@@ -4,7 +4,9 @@ An account can be seen less and less: its posts and lists, its name in lists, it
 nobody; a block hides both from each other; what a private account shows is for its followers.
 """
 
-from instafeed.models import Account, Post, Relation
+from collections.abc import Set as AbstractSet
+
+from instafeed.models import Account, Event, EventType, Post, Relation
 
 
 def profile_visible(account: Account, viewer_id: int, relation: Relation) -> bool:
@@ -38,3 +40,13 @@ def in_home_feed(post: Post, viewer_id: int, followees: set[int]) -> bool:
     if post.published_at is None or post.author.suspended:
         return False
     return post.author.id == viewer_id or post.author.id in followees
+
+
+def told(event: Event, accounts: AbstractSet[int], *, followers: AbstractSet[int], published: bool) -> AbstractSet[int]:
+    """Which of `accounts` are told of an event: its author, and followers who hear of the author, if the post is still there.
+
+    Of a deleted post nothing is there, and its deletion is told. `followers` are those of `accounts` at least.
+    """
+    if event.type is EventType.POST_DELETED or (event.type is EventType.POST_CREATED and published):
+        return accounts & (followers | {event.author_id})
+    return frozenset()

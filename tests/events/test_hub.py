@@ -1,17 +1,17 @@
 """The hub without HTTP: what no client sees happen, and what none may lose by it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable
-from contextlib import aclosing, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import httpx
 import pytest
 
 from instafeed import events, tasks, telemetry
-from instafeed.api import feeds as feeds_api
 from instafeed.errors import Unavailable
-from instafeed.events import EventHub
+from instafeed.events import Beginning, EventHub, Item, Signal
 from instafeed.models import Event, EventType
 from instafeed.resources import Resources
 from instafeed.storage import follows as follow_rows
@@ -39,27 +39,57 @@ async def hub(world: World) -> AsyncIterator[EventHub]:
         yield hub
 
 
-Stream = AsyncGenerator[tuple[str, Event | None], None]
+class Listener:
+    """A client of the hub, which takes all that comes unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.items: asyncio.Queue[Item] = asyncio.Queue()
+        self.takes = asyncio.Event()
+        self.takes.set()
+        self.was_cut_off = False
+
+    async def write(self, item: Item) -> None:
+        """Be sent something."""
+        await self.takes.wait()
+        self.items.put_nowait(item)
+
+    def abort(self) -> None:
+        """Lose the connection."""
+        self.was_cut_off = True
+        self.takes.set()
+
+    async def next(self) -> Item:
+        """What comes next."""
+        async with asyncio.timeout(5):
+            return await self.items.get()
 
 
-def listen(hub: EventHub, account: int, after: str | None = None) -> aclosing[Stream]:
+@asynccontextmanager
+async def listen(hub: EventHub, account: int, after: str | None = None) -> AsyncIterator[Listener]:
     """A stream of the account's."""
-    return aclosing(hub.stream(viewer(account), after))
+    stream, listener = await hub.open(viewer(account), after), Listener()
+    stream.start(listener.write, listener.abort)
+    try:
+        yield listener
+    finally:
+        await hub.leave(stream)
 
 
-async def following(stream: Stream) -> tuple[str, Event | None]:
-    """What comes next."""
-    async with asyncio.timeout(5):
-        return await anext(stream)
+async def begun(stream: Listener) -> str:
+    """Where a stream begins that has nothing to catch up with."""
+    item = await stream.next()
+    assert isinstance(item, Beginning)
+    return item.id
 
 
-async def posts_of(stream: Stream, count: int) -> list[int]:
+async def posts_of(stream: Listener, count: int) -> list[int]:
     """The posts that the next `count` events tell of; the stream's beginning is passed over."""
     found: list[int] = []
     while len(found) < count:
-        _, event = await following(stream)
-        if event is not None:
-            found.append(event.post_id)
+        item = await stream.next()
+        assert item is not Signal.END
+        if isinstance(item, Event):
+            found.append(item.post_id)
     return found
 
 
@@ -73,25 +103,56 @@ async def tell(world: World, author: int) -> int:
 async def test_a_client_that_does_not_read_is_cut_off_and_goes_on_where_it_was(world: World, hub: EventHub) -> None:
     me = await world.account()
     async with listen(hub, me) as stream:
-        beginning, _ = await following(stream)
+        beginning = await begun(stream)
+        stream.takes.clear()
         posts = [await tell(world, me) for _ in range(events._BACKLOG + 2)]
-        end = await world.res.events.last_id()
+        [open_] = hub._streams
 
-        async def handed_out() -> bool:
-            return hub._position == end
+        async def ended() -> bool:
+            return open_.ended
 
-        await eventually(handed_out)
-        with pytest.raises(StopAsyncIteration):
-            await following(stream)
+        await eventually(ended)
+        assert not open_._waiting, "nothing is held for it any longer"
+
+        async def cut_off() -> bool:
+            return stream.was_cut_off
+
+        await eventually(cut_off, seconds=2)
+        assert isinstance(await stream.next(), Event), "what it was being sent"
+        assert await stream.next() is Signal.END
     assert not hub._streams
     async with listen(hub, me, beginning) as stream:
         assert await posts_of(stream, len(posts)) == posts
 
 
+async def test_a_client_that_does_not_read_is_not_waited_for_when_its_log_in_ends(world: World, hub: EventHub) -> None:
+    me = await world.account()
+    async with listen(hub, me) as stream:
+        await begun(stream)
+        stream.takes.clear()
+        await tell(world, me)
+        await tell(world, me)
+
+        async def waits() -> bool:
+            return any(open_._waiting for open_ in hub._streams)
+
+        await eventually(waits)
+        began = time.monotonic()
+        await world.res.sessions.end([viewer(me).session_key])
+
+        async def cut_off() -> bool:
+            return stream.was_cut_off
+
+        await eventually(cut_off, seconds=2)
+        assert time.monotonic() - began < 1.5, "a second, and what a busy machine adds"
+        assert isinstance(await stream.next(), Event), "what it was being sent"
+        assert await stream.next() is Signal.END
+
+
 async def test_open_streams_are_counted(world: World, hub: EventHub) -> None:
     before = telemetry.EVENT_STREAMS._value.get()
     async with listen(hub, await world.account()) as stream:
-        await following(stream)
+        await begun(stream)
         assert telemetry.EVENT_STREAMS._value.get() == before + 1
     assert telemetry.EVENT_STREAMS._value.get() == before
 
@@ -110,7 +171,7 @@ async def test_an_event_that_is_handed_out_while_a_stream_begins_is_told_once(
         return await followers_among(connection, followee, candidates)
 
     async with listen(hub, early) as one:
-        beginning, _ = await following(one)
+        beginning = await begun(one)
         monkeypatch.setattr(follow_rows, "followers_among", slow)
         first = await tell(world, author)
         await asked.wait()
@@ -145,8 +206,7 @@ async def test_a_stream_that_begins_before_the_hub_knows_where_it_is_loses_nothi
 
         await eventually(hub_asked)
         async with listen(hub, me) as stream:
-            _, nothing = await following(stream)
-            assert nothing is None
+            await begun(stream)
             post = await tell(world, me)
             answer_hub.set()
             assert await posts_of(stream, 1) == [post]
@@ -165,7 +225,7 @@ async def test_an_event_waits_for_a_database_that_is_away(
         return await followers_among(connection, followee, candidates)
 
     async with listen(hub, me) as stream:
-        await following(stream)
+        await begun(stream)
         monkeypatch.setattr(follow_rows, "followers_among", failing)
         posts = [await tell(world, me) for _ in range(3)]
         assert await posts_of(stream, 3) == posts
@@ -184,7 +244,7 @@ async def test_an_event_that_cannot_be_handed_out_holds_up_no_other(
         return await followers_among(connection, followee, candidates)
 
     async with listen(hub, me) as stream:
-        await following(stream)
+        await begun(stream)
         monkeypatch.setattr(follow_rows, "followers_among", failing)
         await tell(world, other)
         post = await tell(world, me)
@@ -196,7 +256,7 @@ async def test_a_post_that_was_long_in_reaching_an_emptied_log_is_told(world: Wo
     author, reader = await world.account(), await world.account()
     await add_follows(world, [(reader, author)])
     async with listen(hub, reader) as stream:
-        beginning, _ = await following(stream)
+        beginning = await begun(stream)
     [late] = await add_posts(world, [author])
     await world.sql(
         "update posts set published_at = now() - $2::interval where id = $1 returning 1", late, timedelta(minutes=5)
@@ -213,18 +273,16 @@ async def test_a_post_that_was_long_in_reaching_an_emptied_log_is_told(world: Wo
 async def test_after_closing_streams_end_at_once(world: World, hub: EventHub) -> None:
     me = await world.account()
     async with listen(hub, me) as stream:
-        await following(stream)
+        await begun(stream)
         hub.close()
-        with pytest.raises(StopAsyncIteration):
-            await following(stream)
+        assert await stream.next() is Signal.END
     async with listen(hub, me) as stream:
-        await following(stream)
-        with pytest.raises(StopAsyncIteration):
-            await following(stream)
+        await begun(stream)
+        assert await stream.next() is Signal.END
 
 
 async def test_a_stream_begins_with_a_hint_and_is_kept_alive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds_api, "_KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(events, "_KEEP_ALIVE_SECONDS", 0.05)
     async with running_api(world.res.settings) as url, httpx.AsyncClient(base_url=url) as http:
         me = await Client.sign_up(http)
         async with http.stream("GET", "/v1/feed/events", headers=me.headers) as response:

@@ -1,20 +1,29 @@
 """Server-sent events over a real socket."""
 
 import asyncio
+import gc
 import json
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from instafeed.models import EventType
+from instafeed import events
+from instafeed.api import events as events_api
+from instafeed.api.server import Http
+from instafeed.events import EventHub
+from instafeed.models import Event, EventType
 from instafeed.resources import Resources
 from instafeed.settings import Settings
-from tests.client import Client
+from tests.client import Client, eventually
+from tests.conftest import serving
 from tests.processes import running_api_process
 from tests.redis import redis_client
 
@@ -230,3 +239,75 @@ def test_every_kind_of_event_is_documented() -> None:
     extra = schemas.Event.model_fields["type"].json_schema_extra
     assert isinstance(extra, dict)
     assert extra["x-extensible-enum"] == [kind.value for kind in EventType if kind is not EventType.OTHER]
+
+
+@asynccontextmanager
+async def raw_stream(client: Client, url: str) -> AsyncIterator[socket.socket]:
+    """A begun event stream of which nothing more is read."""
+    parts = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setblocking(False)
+        await loop.sock_connect(connection, (parts.hostname, parts.port))
+        head = f"GET /v1/feed/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\n\r\n"
+        await loop.sock_sendall(connection, head.encode())
+        received = b""
+        while b"id: " not in received:
+            async with asyncio.timeout(10):
+                received += await loop.sock_recv(connection, 4096)
+        yield connection
+
+
+def streams_in_memory() -> int:
+    gc.collect()
+    return sum(type(thing) is events.Stream for thing in gc.get_objects())
+
+
+async def test_a_client_that_vanishes_leaves_nothing_behind(settings: Settings) -> None:
+    async with serving(settings) as (url, server), httpx.AsyncClient(base_url=url, timeout=30) as http:
+        someone = await Client.sign_up(http)
+        hub = cast("EventHub", server.config.loaded_app.state.hub)
+        tasks, others = len(asyncio.all_tasks()), streams_in_memory()
+        async with AsyncExitStack() as stack:
+            for _ in range(100):
+                await stack.enter_async_context(raw_stream(someone, url))
+            assert len(hub._streams) == 100
+            assert len(asyncio.all_tasks()) == tasks + 100, "one task a stream while nothing happens: the request's own"
+
+        async def gone() -> bool:
+            return not hub._streams and streams_in_memory() <= others
+
+        await eventually(gone, seconds=5)
+        assert len(asyncio.all_tasks()) <= tasks
+
+
+async def test_a_client_that_does_not_read_holds_a_bounded_backlog(
+    settings: Settings, res: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system's own buffers take is beyond us: each event is made larger than they are."""
+    body = b": " + b"x" * 8_000_000 + b"\n\n"
+    text = events_api._text
+    monkeypatch.setattr(events_api, "_text", lambda item: body if isinstance(item, Event) else text(item))
+    monkeypatch.setattr(events, "_BACKLOG", 5)
+    async with serving(settings) as (url, server), httpx.AsyncClient(base_url=url, timeout=30) as http:
+        someone = await Client.sign_up(http)
+        hub = cast("EventHub", server.config.loaded_app.state.hub)
+        async with raw_stream(someone, url) as connection:
+            [protocol] = [
+                each
+                for each in server.server_state.connections
+                if isinstance(each, Http) and each.transport.get_extra_info("peername") == connection.getsockname()
+            ]
+            transport = protocol.transport
+            buffered = 0
+            for _ in range(20):
+                await res.events.add(EventType.POST_DELETED, author_id=int(someone.id), post_id=1)
+                await asyncio.sleep(0.02)
+                buffered = max(buffered, transport.get_write_buffer_size())
+            assert 0 < buffered < 2 * len(body), "one event at most is written to a client that takes nothing"
+
+            async def gone() -> bool:
+                return not hub._streams and transport.is_closing()
+
+            await eventually(gone, seconds=5)

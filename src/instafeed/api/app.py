@@ -8,21 +8,7 @@ from typing import TypedDict
 from fastapi import FastAPI
 
 from instafeed import tasks
-from instafeed.api import (
-    accounts,
-    blocks,
-    docs,
-    errors,
-    feeds,
-    follow_requests,
-    follows,
-    media,
-    mutes,
-    openapi,
-    operations,
-    posts,
-    sessions,
-)
+from instafeed.api import accounts, docs, errors, events, feeds, follows, media, openapi, operations, posts, sessions
 from instafeed.api.context import RequestContext
 from instafeed.events import EventHub
 from instafeed.resources import Resources, open_resources
@@ -61,8 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
     )
-    graph = (follows, follow_requests, blocks, mutes)
-    for part in (accounts, sessions, *graph, media, posts, feeds, operations, docs):
+    for part in (accounts, sessions, follows, media, posts, feeds, events, operations, docs):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)

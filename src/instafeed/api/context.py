@@ -19,6 +19,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 _PORT = re.compile(r":[0-9]*$")
 _log = telemetry.logger()
 
+LASTING = "lasting"
+"""Where in `scope["state"]` a response that has begun leaves what is to go on with it, `(receive, send)`: of an answer that
+lasts for hours, what the framework holds for a request is let go of first.
+"""
+
 
 class RequestContext:
     """The outermost middleware."""
@@ -53,6 +58,8 @@ class RequestContext:
             try:
                 if self._is_ours(Headers(scope=scope).get("host", "")):
                     await self._app(scope, receive, send_on)
+                    if (lasting := scope["state"].pop(LASTING, None)) is not None:
+                        await lasting(receive, send)
                 else:
                     await foreign_host(Request(scope))(scope, receive, send_on)
             except Exception as error:

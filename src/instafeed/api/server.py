@@ -56,6 +56,8 @@ class Http(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        # For an answer that lasts: closing would wait for a client that takes nothing.
+        self.scope["state"]["abort"] = self.transport.abort
         self._in_head = True
         self._head_bytes = 0
 
