@@ -1,5 +1,6 @@
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,7 @@ import pytest
 
 from instafeed.cli import main
 from instafeed.settings import PREFIX, Settings
-from tests.client import Client
+from tests.processes import running_api_process
 
 
 def environ_of(settings: Settings, **changes: str) -> dict[str, str]:
@@ -158,3 +159,13 @@ def test_a_taken_port_is_said_in_a_sentence(settings: Settings, base_url: str) -
     assert done.returncode != 0
     assert "address already in use" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_the_api_may_open_as_many_files_as_the_system_lets_it(settings: Settings) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+    try:
+        async with running_api_process(settings) as api:
+            assert resource.prlimit(api.child.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

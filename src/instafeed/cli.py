@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -112,6 +113,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     settings = Settings.from_environ(os.environ)
     telemetry.set_up(settings, process="api")
+    _raise_file_limit()
     app = create_app(settings)
 
     class Server(uvicorn.Server):
@@ -124,6 +126,18 @@ def _serve(options: argparse.Namespace) -> int:
     config = server.configure(app, host=options.host, port=options.port, timeout_graceful_shutdown=20)
     Server(config).run()
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open connections as the system lets us: its default is a thousand, for programs that use select()."""
+    try:
+        import resource  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems refuse their own hard limit
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _worker(options: argparse.Namespace) -> int:
