@@ -13,6 +13,7 @@ CREATE TABLE public.accounts (
     following_count integer DEFAULT 0 NOT NULL,
     is_private boolean DEFAULT false NOT NULL,
     suspended_at timestamp with time zone,
+    delivery smallint DEFAULT 0 NOT NULL,
     CONSTRAINT accounts_check CHECK ((shard = ((id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -134,6 +135,7 @@ CREATE TABLE public.outbox (
     error text,
     done_at timestamp with time zone,
     dead_at timestamp with time zone,
+    started_at timestamp with time zone,
     CONSTRAINT outbox_check CHECK ((shard = ((id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -237,6 +239,8 @@ ALTER TABLE ONLY public.sessions
 ALTER TABLE ONLY public.usernames
     ADD CONSTRAINT usernames_pkey PRIMARY KEY (username);
 
+CREATE INDEX accounts_celebrities ON ONLY public.accounts USING btree (id) WHERE (delivery > 0);
+
 CREATE INDEX blocks_id ON ONLY public.blocks USING btree (shard, blocker_id, id);
 
 CREATE INDEX followers_id ON ONLY public.followers USING btree (shard, followee_id, id);
@@ -256,6 +260,8 @@ CREATE INDEX outbox_done ON ONLY public.outbox USING btree (done_at) WHERE (done
 CREATE INDEX outbox_due ON ONLY public.outbox USING btree (due_at) WHERE (done_at IS NULL);
 
 CREATE INDEX posts_author ON ONLY public.posts USING btree (shard, author_id, id);
+
+CREATE INDEX posts_published ON ONLY public.posts USING btree (shard, author_id, id) WHERE (published_at IS NOT NULL);
 
 CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
 

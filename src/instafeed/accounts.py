@@ -4,7 +4,7 @@ import re
 import unicodedata
 from dataclasses import asdict, replace
 
-from instafeed import access
+from instafeed import access, feeds
 from instafeed.changes import Change, transact
 from instafeed.errors import Invalid, NotFound, UsernameTaken
 from instafeed.ids import shard_of
@@ -87,6 +87,7 @@ async def sign_up(
     token, account, session = await transact(res, body)
     if account is None or session is None:
         raise Invalid("The account could not be made.")
+    await feeds.materialise(res, account_id)
     return LogIn(account, session, token)
 
 
@@ -161,6 +162,6 @@ async def _set_suspended(res: Resources, username: str, *, suspended: bool) -> N
         await change.hold_author(account_id)
         await account_rows.set_suspended(change.connection, account_id, suspended=suspended)
         if suspended:
-            await end_all(res, change.connection, account_id)
+            await end_all(change, account_id)
 
     await transact(res, body)

@@ -4,8 +4,9 @@ A cached thing is taken out before the change is committed and cannot come back 
 after the answer finds what was true before; what the change must cause is noted in the transaction and rung for after it.
 """
 
+import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from instafeed.errors import RedisAway, Unavailable
@@ -23,15 +24,6 @@ T = TypeVar("T")
 _ALL = 1_000_000
 
 
-@contextlib.contextmanager
-def _unless_gone() -> Iterator[None]:
-    try:
-        yield
-    except RedisAway as error:
-        if not error.gone:
-            raise
-
-
 class Change:
     """A transaction that runs; `connection` is its connection.
 
@@ -43,9 +35,13 @@ class Change:
     def __init__(self, res: Resources, connection: Connection) -> None:
         self._res = res
         self.connection = connection
+        self.is_complete = False
+        """Whether only the commit is left to do."""
         self._rung: list[tuple[Kind, int]] = []
         self._rights: list[RightsHold] = []
         self._posts: list[PostHold] = []
+        self._untaken: list[Callable[[], Awaitable[None]]] = []
+        self._sessions: list[str] = []
 
     async def note(self, shard: int, kind: Kind, payload: dict[str, Any]) -> None:
         """Note work that the change causes, on this shard; ids in `payload` are plain integers."""
@@ -55,25 +51,62 @@ class Change:
 
     async def hold_rights(self, *account_ids: int) -> None:
         """Whose posts these accounts may see in their home feeds is about to change; their rows are locked."""
-        with _unless_gone():
+
+        async def take() -> None:
             self._rights += await self._res.rights.hold(account_ids)
+
+        await self._hold(take)
 
     async def hold_posts(self, *post_ids: int) -> None:
         """These posts, or how they are shown, are about to change; their rows are locked or gone."""
-        with _unless_gone():
+
+        async def take() -> None:
             self._posts.append(await self._res.post_cache.hold(post_ids))
+
+        await self._hold(take)
 
     async def hold_author(self, account_id: int) -> None:
         """How all of an author's posts are shown is about to change; the account's row is locked."""
         post_ids = await post_rows.ids_of_author(
             self.connection, account_id, below=MAX_ID, limit=_ALL, unpublished=True
         )
-        with _unless_gone():
+
+        async def take() -> None:
             self._posts.append(await self._res.post_cache.hold_author(account_id, post_ids))
 
-    async def release(self) -> None:
-        """Let the caches be filled again; should it not come to that, the holds end by themselves."""
+        await self._hold(take)
+
+    async def end_sessions(self, session_keys: Iterable[str]) -> None:
+        """These sessions end with the change: it must be impossible to use them once it is committed."""
+        keys = list(session_keys)
+
+        async def take() -> None:
+            await self._res.sessions.end(keys)
+
+        await self._hold(take)
+        self._sessions += keys
+
+    async def _hold(self, take: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await take()
+        except RedisAway as error:
+            # A server that is gone tells nobody what was true before.
+            if not error.gone:
+                raise
+            self._untaken.append(take)
+
+    async def release(self, *, committed: bool) -> None:
+        """Let the caches be filled again; should it not come to that, the holds end by themselves.
+
+        Redis may have come back before the commit, or have been restarted, and have been told what was true then: what could
+        not be held is held now, and of what is held everything is taken out once more.
+        """
+        for take in self._untaken if committed else ():
+            with contextlib.suppress(RedisAway):
+                await take()
         with contextlib.suppress(RedisAway):
+            if committed:
+                await self._res.sessions.end(self._sessions)
             await self._res.rights.release(self._rights)
             for hold in self._posts:
                 await self._res.post_cache.release(hold)
@@ -94,17 +127,21 @@ async def transact(res: Resources, body: Callable[[Change], Awaitable[T]]) -> T:
 
     async def attempt(connection: Connection) -> T:
         changes.append(Change(res, connection))
-        return await body(changes[-1])
+        result = await body(changes[-1])
+        changes[-1].is_complete = True
+        return result
 
     try:
         result = await res.db.transact(attempt)
     except Unavailable:
         raise  # whether it was committed is not known: what is held stays held until that is certain
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and changes and changes[-1].is_complete:
+            raise  # likewise: PostgreSQL may be about to commit
         for change in changes:
-            await change.release()
+            await change.release(committed=False)
         raise
     for change in changes:
-        await change.release()
+        await change.release(committed=True)
     await changes[-1].ring()
     return result

@@ -15,7 +15,7 @@ from enum import Enum
 
 import sentry_sdk
 
-from instafeed import tasks, telemetry, visibility
+from instafeed import sessions, tasks, telemetry, visibility
 from instafeed.errors import InstafeedError, Invalid, RedisAway, Unavailable
 from instafeed.models import Event, EventType, Viewer
 from instafeed.resources import Resources
@@ -60,7 +60,18 @@ Item = Event | Beginning | Signal
 class Stream:
     """One client's connection."""
 
-    __slots__ = ("_abort", "_begun", "_sending", "_waiting", "_write", "beginning", "ended", "missed", "viewer")
+    __slots__ = (
+        "_abort",
+        "_begun",
+        "_sending",
+        "_waiting",
+        "_write",
+        "_write_now",
+        "beginning",
+        "ended",
+        "missed",
+        "viewer",
+    )
 
     def __init__(self, viewer: Viewer, beginning: str) -> None:
         self.viewer = viewer
@@ -71,22 +82,33 @@ class Stream:
         self._begun = False
         self._waiting: list[Item] = []
         self._write: Callable[[Item], Awaitable[None]] | None = None
+        self._write_now: Callable[[Item], bool] | None = None
         self._abort: Callable[[], None] | None = None
         self._sending: asyncio.Task[None] | None = None
 
-    def start(self, write: Callable[[Item], Awaitable[None]], abort: Callable[[], None]) -> None:
+    def start(
+        self,
+        write: Callable[[Item], Awaitable[None]],
+        write_now: Callable[[Item], bool],
+        abort: Callable[[], None],
+    ) -> None:
         """Send from now on: what was missed, the stream's beginning, then what comes. The last item is `Signal.END`.
 
         Args:
             write: sends an item, and waits while the client takes nothing.
+            write_now: sends an item if the client takes it without a wait; False if not.
             abort: cuts the connection off, so that a `write` that waits returns.
         """
-        self._write, self._abort = write, abort
+        self._write, self._write_now, self._abort = write, write_now, abort
         self._go_on()
 
     def put(self, item: Item) -> None:
         """Send an item; a client that is too slow for its backlog is cut off, and resumes where it was."""
         if self.ended:
+            return
+        # With nothing before it an item needs no task: to thousands of streams that would take longer than writing.
+        idle = self._begun and self._sending is None and not self._waiting
+        if idle and self._write_now is not None and self._write_now(item):
             return
         if len(self._waiting) >= _BACKLOG:
             self.end()
@@ -118,7 +140,7 @@ class Stream:
             await tasks.end(self._sending)
         if self.missed is not None:
             await self.missed.aclose()
-        self._write = self._abort = None
+        self._write = self._write_now = self._abort = None
 
     def _go_on(self) -> None:
         if self._write is not None and self._sending is None:
@@ -310,9 +332,11 @@ class EventHub:
     async def _check(self, streams: list[Stream]) -> None:
         for first in range(0, len(streams), _CHECKED_AT_ONCE):
             part = streams[first : first + _CHECKED_AT_ONCE]
-            ended = await self._res.sessions.ended(list({stream.viewer.session_key for stream in part}))
+            found = await self._res.sessions.look({stream.viewer.session_key for stream in part})
             for stream in part:
-                if stream.viewer.session_key in ended:
+                session_id = found[stream.viewer.session_key]
+                # A Redis that was restarted does not know what was ended.
+                if session_id == 0 or (session_id is None and not await sessions.is_open(self._res, stream.viewer)):
                     stream.end()
 
     async def _cut_off(self) -> None:

@@ -1,183 +1,363 @@
-"""The home feed: delivering posts to it, keeping it in step with who follows whom, and reading it.
+"""Reading the home feed.
 
-PostgreSQL is the truth: the feed of V is every published post of V and of whom V follows now, newest id first. Redis holds
-a window of it (`storage/timelines.py`). A window may hold too much (a deleted post, an author unfollowed a moment ago),
-which reading leaves out; it never lacks anything between its first entry and its last.
+PostgreSQL is the truth: the feed of V is every published post of V and of whom V follows now, newest id first, but for those
+whom V mutes and for suspended authors. Redis holds a window of it (`storage/timelines.py`), into which the recent posts of
+celebrities are merged here. The window may hold too much (a deleted post, an author unfollowed a moment ago), which reading
+leaves out; it lacks nothing down to its floor.
+
+A page is read in steps: ids from the window, or from SQL where there is none or it ends; their posts, ready-made; what of
+them the viewer may see now; until the page is full and one more is known, or the feed has ended. When everything is cached
+that takes two trips to Redis: one for the window and what is known of the viewer's rights, one for posts and rights.
 """
 
+import asyncio
+import contextlib
 from bisect import bisect_right
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
 
 from instafeed import telemetry
 from instafeed.errors import RedisAway
-from instafeed.ids import MAX_ID, shard_of
-from instafeed.models import EventType, Page, Post, Viewer
+from instafeed.ids import MAX_ID
+from instafeed.models import Page, Post, Viewer
 from instafeed.resources import Resources
+from instafeed.storage import accounts as account_rows
 from instafeed.storage import follows as follow_rows
 from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
-from instafeed.storage.outbox import Entry, Kind, checkpoint
+from instafeed.storage.post_cache import CachedPost, Found
+from instafeed.storage.rights_cache import Look as RightsLook
 from instafeed.storage.timelines import Window
-from instafeed.visibility import in_home_feed
-from instafeed.work import FollowUp
+from instafeed.visibility import shown_in_feeds
+
+Render = Callable[[Post], bytes]
+"""How a post is sent, which is cached for all viewers."""
+
+Admission = Callable[[], Awaitable[None]]
+"""Awaited before the database is asked for anything, maybe several times; what it raises ends the read."""
+
+_Sql = Callable[[], AbstractAsyncContextManager[Connection]]
+"""A connection for a read that was admitted."""
+
+_FROM_WINDOW, _FROM_SQL = map(telemetry.FEED_READS.labels, ("window", "sql"))
 
 _SPARE = 10
-"""Ids read beyond a page, so that a few that may not be shown cost no second trip."""
+"""Ids read beyond a page, so that a few that may not be shown cost no further trip."""
+_PLAIN_SECONDS = 3600
+"""How long a post without a URL is cached."""
 _REFILLS = 3
-"""Times that a page is refilled from a window full of what may not be shown, before SQL takes over."""
-_ALIGN_TRIES = 10
+"""Times that a page is filled from a window full of what may not be shown, before SQL takes over."""
 
 
-async def fan_out(res: Resources, entry: Entry) -> list[FollowUp]:
-    """Job: push a post into the feeds of its author and of all followers; then have the subscribers notified."""
-    post_id, author_id = entry.payload["post"], entry.payload["author"]
-    async with res.db.acquire() as connection:
-        published_at = await post_rows.published_at(connection, post_id)
-    if published_at is None:
-        return []
-    await res.timelines.push_to(author_id, post_id)
-    position = entry.position
-    while True:
-        async with res.db.acquire() as connection:
-            followers, count, last = await follow_rows.packed_followers(
-                connection,
-                author_id,
-                above=position,
-                limit=res.settings.fan_out_chunk,
-                buckets=res.timelines.buckets,
-            )
-        if not count:
-            break
-        await res.timelines.push(post_id, followers)
-        telemetry.DELIVERIES.inc(count)
-        position = last
-        if count < res.settings.fan_out_chunk:
-            break
-        async with res.db.acquire() as connection:
-            await checkpoint(connection, entry.id, position)
-    telemetry.DELIVERY_DELAY.observe((telemetry.now() - published_at).total_seconds())
-    await res.events.add(EventType.POST_CREATED, author_id=author_id, post_id=post_id)
-    return [(Kind.NOTIFY, entry.payload)]
+class Look(NamedTuple):
+    """The first trip of a read, under way."""
+
+    rights: RightsLook
+    window: "asyncio.Future[Any]"
+    limit: int | None
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the trip is over and the window is there."""
+        return self.window.done() and self.window.exception() is None and self.window.result() is not None
 
 
-async def align(res: Resources, entry: Entry) -> list[FollowUp]:
-    """Job: make a viewer's window agree with whether the viewer follows an author, whichever it is now.
-
-    One job serves following and unfollowing, so that it does not matter in which order or how often jobs run. The
-    state is read again after the window was changed: a change that was committed meanwhile has a job of its own, but
-    that job may have run before this one wrote.
-    """
-    viewer_id, author_id = entry.payload["viewer"], entry.payload["author"]
-    for _ in range(_ALIGN_TRIES):
-        async with res.db.acquire() as connection:
-            follows = await _follows(connection, viewer_id, author_id)
-            if follows:
-                # One more than the window holds: a list that takes them all in knows that there are older ones.
-                ids = await post_rows.ids_of_author(
-                    connection, author_id, below=MAX_ID, limit=res.timelines.window + 1, unpublished=False
-                )
-        if follows:
-            await res.timelines.merge(viewer_id, ids)
-        else:
-            await _take_out(res, viewer_id, author_id)
-        async with res.db.acquire() as connection:
-            if await _follows(connection, viewer_id, author_id) == follows:
-                return []
-    raise RuntimeError("the follow changed faster than the feed could be aligned")
-
-
-async def _follows(connection: Connection, viewer_id: int, author_id: int) -> bool:
-    return bool(await follow_rows.feed_authors_among(connection, viewer_id, [author_id]))
-
-
-async def _take_out(res: Resources, viewer_id: int, author_id: int) -> None:
-    # A post carries its author's shard, which leaves few to ask the database about.
-    shard = shard_of(author_id)
-    candidates = [id_ for id_ in await res.timelines.entries(viewer_id) if shard_of(id_) == shard]
-    if candidates:
-        async with res.db.acquire() as connection:
-            theirs = await post_rows.authored_by(connection, author_id, candidates)
-        if theirs:
-            await res.timelines.remove(viewer_id, theirs)
-
-
-async def read_home(res: Resources, viewer: Viewer, *, below: int, limit: int) -> Page[Post]:
-    """A page of the viewer's home feed, newest first, of posts with ids below `below`.
-
-    In steps: ids from the window, or from SQL where there is none or it ends; the posts; what of them may be shown. It
-    goes on until the page is full and one more is known, or the feed has ended.
-    """
-    window = await _window(res, viewer.account_id, first=limit + 1 + _SPARE if below == MAX_ID else None)
-    shown: list[Post] = []
-    position = below
-    for _ in range(_REFILLS if window else 0):
-        assert window is not None
-        ids = _slice(window.ids, position, limit + 1 + _SPARE)
-        if not ids:
-            break
-        shown += await _posts(res, viewer.account_id, ids)
-        position = ids[-1]
-        if len(shown) > limit:
-            break
-    ended = window is not None and window.to_the_end and (not window.ids or position <= window.ids[-1])
-    telemetry.FEED_READS.labels("window" if len(shown) > limit or ended else "sql").inc()
-    while len(shown) <= limit and not ended:
-        wanted = limit + 1 - len(shown)
-        async with res.db.acquire() as connection:
-            ids = await _ids_from_sql(connection, viewer.account_id, below=position, limit=wanted)
-        shown += await _posts(res, viewer.account_id, ids)
-        ended = len(ids) < wanted
-        position = ids[-1] if ids else position
-    return Page(shown[:limit], next=shown[limit - 1].id if len(shown) > limit else None)
-
-
-def _slice(ids: list[int], below: int, count: int) -> list[int]:
-    """The first `count` of the descending `ids` that are below `below`."""
-    start = bisect_right(ids, -below, key=lambda id_: -id_)
-    return ids[start : start + count]
-
-
-async def _window(res: Resources, viewer_id: int, *, first: int | None) -> Window | None:
-    """What Redis holds of the feed, rebuilt if it holds none; None if Redis is away or somebody else rebuilds it."""
+async def begin_read(res: Resources, account_id: int, *, below: int, limit: int) -> Look | None:
+    """Send the first trip of `read_home`, for a viewer who need not be authenticated yet; None if Redis is away."""
+    first = limit + 1 + _SPARE if below == MAX_ID else None
     try:
-        return await res.timelines.read(viewer_id, limit=first) or await _rebuild(res, viewer_id)
+        rights = await res.rights.begin_look(account_id)
+        return Look(rights, await res.timelines.begin_read(account_id, limit=first), first)
     except RedisAway:
         return None
 
 
-async def _rebuild(res: Resources, viewer_id: int) -> Window | None:
+async def _anyone() -> None:
+    pass
+
+
+async def read_home(
+    res: Resources,
+    viewer: Viewer,
+    *,
+    below: int,
+    limit: int,
+    render: Render,
+    look: Look | None = None,
+    admit: Admission = _anyone,
+) -> Page[tuple[int, CachedPost]]:
+    """A page of the viewer's home feed, newest first: ids below `below`, and their posts.
+
+    Args:
+        res: the resources.
+        viewer: whose feed.
+        below: `MAX_ID` for the first page, else where the page before ended.
+        limit: how many posts at most.
+        render: how a post is sent.
+        look: the first trip, if it was sent already.
+        admit: says whether this read is worth the database's time.
+    """
+    me, sql = viewer.account_id, _Admitted(res, admit).sql
+    look = look or await begin_read(res, me, below=below, limit=limit)
+    rights = await _rights(res, me, look, sql)
+    window = await _window(res, me, look, rights, sql)
+    page = _Filling(res, me, rights, render, sql)
+    position, ended = below, False
+    for _ in range(_REFILLS):
+        batch = await window.batch(position, limit + 1 - len(page.shown)) if window else None
+        if batch is None:
+            break
+        ids = batch.ids[: limit + 1 - len(page.shown)]
+        await page.add(ids)
+        position, ended = (batch.floor, batch.to_the_end) if len(ids) == len(batch.ids) else (ids[-1], False)
+        if ended or len(page.shown) > limit:
+            break
+    (_FROM_WINDOW if ended or len(page.shown) > limit else _FROM_SQL).inc()
+    while not ended and len(page.shown) <= limit:
+        wanted = limit + 1 - len(page.shown)
+        ids = await page.ids_from_sql(below=position, limit=wanted)
+        await page.add(ids)
+        ended = len(ids) < wanted
+        position = ids[-1] if ids else position
+    shown = page.shown
+    return Page(shown[:limit], next=shown[limit - 1][0] if len(shown) > limit else None)
+
+
+async def materialise(res: Resources, account_id: int) -> None:
+    """Have Redis hold the account's home feed, so that posts are pushed to it; nothing if it does already or is away."""
+    with contextlib.suppress(RedisAway):
+        await _rebuild(res, account_id, res.db.acquire)
+
+
+class _Admitted(NamedTuple):
+    """A read that may have to ask the database."""
+
+    res: Resources
+    admit: Admission
+
+    @contextlib.asynccontextmanager
+    async def sql(self) -> AsyncIterator[Connection]:
+        """A connection, once the read is admitted."""
+        await self.admit()
+        async with self.res.db.acquire() as connection:
+            yield connection
+
+
+class _Rights(NamedTuple):
+    """What a viewer may see: posts of `authors`, or where that is None, of those whom the cache names."""
+
+    celebrities: list[int]
+    authors: frozenset[int] | None = None
+
+
+async def _rights(res: Resources, me: int, look: Look | None, sql: _Sql) -> _Rights:
+    try:
+        celebrities = await res.rights.finish_look(look.rights) if look else None
+    except RedisAway:
+        celebrities = None
+    if celebrities is not None:
+        return _Rights(celebrities)
+    return await _rights_from_sql(res, me, sql)
+
+
+async def _rights_from_sql(res: Resources, me: int, sql: _Sql) -> _Rights:
+    """What the database says, which goes into the cache too."""
+    fill = None
+    with contextlib.suppress(RedisAway):
+        fill = await res.rights.begin_fill(me)
+    async with sql() as connection:
+        authors = await follow_rows.feed_authors(connection, me)
+        celebrities = await account_rows.celebrities_among(connection, authors) if authors else []
+    if fill is not None:
+        with contextlib.suppress(RedisAway):
+            await res.rights.finish_fill(fill, authors, celebrities)
+    return _Rights(celebrities, frozenset(authors))
+
+
+class _WindowReader:
+    """Reads on in a window of Redis: the viewer's list, and those of the celebrities whom the viewer follows."""
+
+    def __init__(
+        self, res: Resources, me: int, celebrities: list[int], window: Window, sql: _Sql, *, whole: bool
+    ) -> None:
+        self._res = res
+        self._me = me
+        self._celebrities = celebrities
+        self._window = window
+        self._sql = sql
+        self._whole = whole
+
+    async def batch(self, below: int, wanted: int) -> Window | None:
+        """At least `wanted` ids below `below`, unless Redis holds fewer; None if it does not hold what comes there."""
+        try:
+            return await self._batch(below, wanted)
+        except RedisAway:
+            return None
+
+    async def _batch(self, below: int, wanted: int) -> Window | None:
+        count = wanted + _SPARE
+        found = _slice(self._window.ids, below, count)
+        if len(found) < wanted and not self._whole and not self._window.to_the_end:
+            window = await self._res.timelines.read(self._me, limit=None)
+            if window is None:
+                return None
+            self._window, self._whole = window, True
+            found = _slice(window.ids, below, count)
+        floor = found[-1] if len(found) == count else self._window.floor
+        if self._celebrities and floor < below:
+            recents = await self._res.recents.read_many(self._celebrities, below=below, above=floor, limit=count)
+            missing = [id_ for id_, recent in zip(self._celebrities, recents, strict=True) if recent is None]
+            if missing:
+                await _rebuild_recents(self._res, missing, self._sql)
+                return None
+            whole = [recent for recent in recents if recent is not None]
+            floor = max(floor, *(recent.floor for recent in whole))
+            together = {*found, *(id_ for recent in whole for id_ in recent.ids)}
+            found = sorted((id_ for id_ in together if id_ >= floor), reverse=True)
+        return Window(found, floor) if floor < below else None
+
+
+def _slice(ids: list[int], below: int, count: int) -> list[int]:
+    """The first `count` of the descending `ids` that are below `below`."""
+    start = bisect_right(ids, -below, key=lambda id_: -id_) if ids and ids[0] >= below else 0
+    return ids[start : start + count]
+
+
+async def _window(res: Resources, me: int, look: Look | None, rights: _Rights, sql: _Sql) -> _WindowReader | None:
+    """What Redis holds of the feed, rebuilt if it holds none; None if it is away or somebody else rebuilds it."""
+    if look is None:
+        return None
+    try:
+        window, whole = res.timelines.finish_read(await look.window), look.limit is None
+        if window is not None and rights.authors is not None:
+            # Its first answer may be older than what the database said: of somebody who was still a celebrity then.
+            window = await res.timelines.read(me, limit=look.limit)
+        if window is None:
+            window, whole = await _rebuild(res, me, sql), True
+    except RedisAway:
+        return None
+    return _WindowReader(res, me, rights.celebrities, window, sql, whole=whole) if window else None
+
+
+async def _rebuild(res: Resources, me: int, sql: _Sql) -> Window | None:
     # The list is created before the query: what is published later finds it and is pushed to it.
-    marker = await res.timelines.begin_rebuild(viewer_id)
+    marker = await res.timelines.begin_rebuild(me)
     if marker is None:
         return None
-    async with res.db.acquire() as connection:
-        ids = await _ids_from_sql(connection, viewer_id, below=MAX_ID, limit=res.timelines.window)
-    window = Window(ids, to_the_end=len(ids) < res.timelines.window)
-    if not await res.timelines.finish_rebuild(viewer_id, marker, ids, to_the_end=window.to_the_end):
+    async with sql() as connection:
+        authors = [me, *await follow_rows.feed_authors(connection, me)]
+        ids = await post_rows.published_ids(connection, authors, below=MAX_ID, limit=res.timelines.window)
+    window = Window(ids, floor=ids[-1] if len(ids) == res.timelines.window else 0)
+    if not await res.timelines.finish_rebuild(me, marker, ids, to_the_end=window.to_the_end):
         return None
     telemetry.FEED_REBUILDS.inc()
     return window
 
 
-async def _ids_from_sql(connection: Connection, viewer_id: int, *, below: int, limit: int) -> list[int]:
-    authors = [viewer_id, *await follow_rows.feed_authors(connection, viewer_id)]
-    return await post_rows.published_ids(connection, authors, below=below, limit=limit)
+async def _rebuild_recents(res: Resources, celebrities: list[int], sql: _Sql) -> None:
+    for author_id in celebrities:
+        marker = await res.recents.begin_rebuild(author_id)
+        if marker is None:
+            continue
+        size = res.recents.window
+        async with sql() as connection:
+            ids = await post_rows.ids_of_author(connection, author_id, below=MAX_ID, limit=size, unpublished=False)
+        await res.recents.finish_rebuild(author_id, marker, ids, to_the_end=len(ids) < size)
 
 
-async def _posts(res: Resources, viewer_id: int, ids: list[int]) -> list[Post]:
-    """The posts of `ids`, in that order, that may be shown."""
-    async with res.db.acquire() as connection:
-        posts = await post_rows.get_many(connection, ids)
-        followees = await follow_rows.feed_authors_among(
-            connection, viewer_id, {post.author.id for post in posts.values()}
-        )
-    await _sweep(res, viewer_id, [id_ for id_ in ids if id_ not in posts])
-    return [posts[id_] for id_ in ids if id_ in posts and in_home_feed(posts[id_], viewer_id, followees)]
+class _Filling:
+    """A page while it is filled."""
 
+    def __init__(self, res: Resources, me: int, rights: _Rights, render: Render, sql: _Sql) -> None:
+        self.shown: list[tuple[int, CachedPost]] = []
+        self._res = res
+        self._me = me
+        self._rights = rights
+        self._render = render
+        self._sql = sql
+        self._met_hidden = False
 
-async def _sweep(res: Resources, viewer_id: int, deleted: list[int]) -> None:
-    """Take deleted posts out of the window. Only these: a post that may not be shown now may be shown again."""
-    if deleted:
-        try:
-            await res.timelines.remove(viewer_id, deleted)
-        except RedisAway:
+    async def add(self, ids: list[int]) -> None:
+        """Add those of the posts that the viewer may see now; `ids` in their order."""
+        if not ids:
             return
+        try:
+            posts, allowed = await self._look_up(ids)
+        except RedisAway:
+            posts = self._rendered(await self._rows(ids))
+            allowed = await self._authors_from_sql()
+        self._met_hidden = self._met_hidden or len(posts) < len(ids)
+        self.shown += [
+            (id_, post)
+            for id_ in ids
+            if (post := posts.get(id_)) is not None and (post.author_id in allowed or post.author_id == self._me)
+        ]
+
+    async def ids_from_sql(self, *, below: int, limit: int) -> list[int]:
+        """The next ids by the feed's definition. Suspended authors are left out once there were hidden posts."""
+        authors = {self._me, *await self._authors()}
+        async with self._sql() as connection:
+            if self._met_hidden:
+                authors -= await account_rows.suspended_among(connection, authors)
+            return await post_rows.published_ids(connection, authors, below=below, limit=limit)
+
+    async def _authors(self) -> Collection[int]:
+        if self._rights.authors is None:
+            with contextlib.suppress(RedisAway):
+                authors = await self._res.rights.members(self._me)
+                if authors is not None:
+                    return authors
+        return await self._authors_from_sql()
+
+    async def _look_up(self, ids: list[int]) -> tuple[dict[int, CachedPost], Collection[int]]:
+        cache, rights = self._res.post_cache, self._res.rights
+        posts_asked = await cache.begin_look(ids)
+        authors = posts_asked.authors
+        rights_asked = await rights.begin_ask(self._me, [*authors]) if self._rights.authors is None else None
+        found = await cache.finish_look(posts_asked)
+        allowed: Collection[int] | None = self._rights.authors
+        if rights_asked is not None:
+            allowed = rights.finish_ask(await rights_asked, authors)
+        if found.missing:
+            await self._fill(found)
+        if found.gone:
+            await self._res.timelines.remove(self._me, found.gone)
+        if allowed is not None and self._rights.authors is None:
+            others = {post.author_id for post in found.posts.values()}.difference(authors)
+            if others:
+                more = rights.finish_ask(await (await rights.begin_ask(self._me, [*others])), others)
+                allowed = None if more is None else {*allowed, *more}
+        return found.posts, await self._authors_from_sql() if allowed is None else allowed
+
+    async def _fill(self, found: Found) -> None:
+        """Add what is missing from the database, and put it into the cache too."""
+        cache, ids = self._res.post_cache, found.missing
+        fills = await cache.begin_fill(ids)
+        rows = await self._rows(ids)
+        posts = self._rendered(rows)
+        # One that is not published yet will be: nothing is remembered of it.
+        fills = [fill for fill in fills if (row := rows.get(fill.post_id)) is None or row.published_at is not None]
+        authors = {id_: row.author.id for id_, row in rows.items()}
+        seconds = {id_: self._seconds(rows[id_]) for id_ in posts}
+        await cache.finish_fill(fills, authors, posts, seconds=seconds)
+        found.posts.update(posts)
+        found.gone.extend(id_ for id_ in ids if id_ not in rows)
+
+    def _seconds(self, post: Post) -> int:
+        """How long the post is shown as it is now: until the first of its URLs changes."""
+        keys = [rendition.key for photo in post.media for rendition in photo.renditions[:1]]
+        return max(1, min(map(self._res.blobs.url_seconds_left, keys), default=_PLAIN_SECONDS))
+
+    async def _rows(self, ids: list[int]) -> dict[int, Post]:
+        async with self._sql() as connection:
+            return await post_rows.get_many(connection, ids)
+
+    def _rendered(self, rows: dict[int, Post]) -> dict[int, CachedPost]:
+        return {id_: CachedPost(row.author.id, self._render(row)) for id_, row in rows.items() if shown_in_feeds(row)}
+
+    async def _authors_from_sql(self) -> frozenset[int]:
+        if self._rights.authors is None:
+            self._rights = await _rights_from_sql(self._res, self._me, self._sql)
+        assert self._rights.authors is not None
+        return self._rights.authors

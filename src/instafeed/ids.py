@@ -29,6 +29,16 @@ def unix_ms_of(id_: int) -> int:
     return (id_ >> (SHARD_BITS + SEQUENCE_BITS)) + EPOCH_MS
 
 
+def lowest_at(unix_seconds: float) -> int:
+    """The lowest id that can be made at this time, in seconds since the Unix epoch."""
+    return max(0, int(unix_seconds * 1000) - EPOCH_MS) << (SHARD_BITS + SEQUENCE_BITS)
+
+
+def span(*, hours: float) -> int:
+    """How far apart two ids are that are made so many hours one after the other."""
+    return int(hours * 3_600_000) << (SHARD_BITS + SEQUENCE_BITS)
+
+
 def random_shard() -> int:
     """A shard for a new account."""
     return secrets.randbelow(SHARDS)

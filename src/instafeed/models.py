@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Generic, TypeVar
 
 from instafeed import ids
@@ -71,6 +71,17 @@ class Session:
     id: int
     device_name: str
     used_at: datetime
+
+
+class Delivery(IntEnum):
+    """How an author's posts get into the feeds of followers."""
+
+    PUSHED = 0
+    """Pushed into each of them."""
+    BOTH = 1
+    """Pushed, and merged when a feed is read: on the way from one to the other."""
+    MERGED = 2
+    """Merged when a feed is read: an author with so many followers is a celebrity."""
 
 
 class MediaStatus(StrEnum):

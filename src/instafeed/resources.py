@@ -16,7 +16,7 @@ from instafeed.storage.rate_limiter import RateLimiter
 from instafeed.storage.redis import RedisServer
 from instafeed.storage.rights_cache import RightsCache
 from instafeed.storage.session_cache import SessionCache
-from instafeed.storage.timelines import Timelines
+from instafeed.storage.timelines import DISORDER_SECONDS, Timelines
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,9 @@ class Resources:
     db: Database
     redis: RedisServer
     timelines: Timelines
+    """Home feeds."""
+    recents: Timelines
+    """The recent posts of celebrities."""
     rights: RightsCache
     post_cache: PostCache
     sessions: SessionCache
@@ -44,6 +47,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     async with AsyncExitStack() as stack:
         db = Database(settings.database_url.get_secret_value(), size=settings.database_pool_size)
         redis = RedisServer(settings.redis_url.get_secret_value())
+        lists = {"window": settings.feed_window, "buckets": settings.feed_buckets, "idle_days": settings.feed_idle_days}
         queue = Queue(settings.queue_url)
         blobs = Blobs(settings)
         await db.open()
@@ -58,9 +62,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             passwords=Passwords(),
             db=db,
             redis=redis,
-            timelines=Timelines(
-                redis, window=settings.feed_window, buckets=settings.feed_buckets, idle_days=settings.feed_idle_days
-            ),
+            timelines=Timelines(redis, "feed", disorder_seconds=DISORDER_SECONDS, **lists),
+            recents=Timelines(redis, "recent", disorder_seconds=0, **lists),
             rights=RightsCache(redis, buckets=settings.feed_buckets),
             post_cache=PostCache(redis, buckets=settings.feed_buckets),
             sessions=SessionCache(redis),

@@ -1,12 +1,15 @@
 """Logging in and out, and who a token is."""
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
 import secrets
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+from instafeed.changes import Change, transact
 from instafeed.errors import NotFound, RedisAway, Unauthenticated, WrongCredentials
 from instafeed.ids import MAX_ID
 from instafeed.models import Account, Page, Session, Viewer
@@ -99,11 +102,24 @@ async def log_in(
     return LogIn(account, session, token)
 
 
-async def authenticate(res: Resources, token: str) -> Viewer:
-    """Who sends this token.
+class Claim(NamedTuple):
+    """What a token says of itself, unproven; `asked` is the cache's answer, under way."""
+
+    account_id: int
+    token_hash: bytes
+    asked: "asyncio.Future[Any] | None"
+
+    @property
+    def key(self) -> str:
+        """What the session is called in the cache."""
+        return _key(self.account_id, self.token_hash)
+
+
+async def begin_authenticate(res: Resources, token: str) -> Claim:
+    """Ask the cache for the session of this token; `finish_authenticate` says who it is.
 
     Raises:
-        Unauthenticated: the token is malformed, or its session does not exist, was ended, or idled too long.
+        Unauthenticated: the token is malformed.
     """
     name, dot, secret = token.partition(".")
     if not (dot and name.isascii() and name.isdigit() and name[0] != "0" and len(name) <= 19 and secret.isascii()):
@@ -112,24 +128,56 @@ async def authenticate(res: Resources, token: str) -> Viewer:
     if len(secret) != _SECRET_CHARACTERS or account_id > MAX_ID:
         raise Unauthenticated
     token_hash = hashlib.sha256(secret.encode()).digest()
-    key = _key(account_id, token_hash)
     try:
-        session_id = await res.sessions.get(key)
+        asked = await res.sessions.begin_get(_key(account_id, token_hash))
     except RedisAway:
-        session_id = None
+        asked = None
+    return Claim(account_id, token_hash, asked)
+
+
+async def finish_authenticate(res: Resources, claim: Claim) -> Viewer:
+    """Who it is.
+
+    Raises:
+        Unauthenticated: the session does not exist, was ended, or idled too long.
+    """
+    session_id = None
+    if claim.asked is not None:
+        try:
+            session_id = res.sessions.finish_get(await claim.asked)
+        except RedisAway:
+            session_id = None
     if session_id is None:
-        session_id = await _look_up(res, account_id, token_hash)
+        session_id = await _look_up(res, claim.account_id, claim.token_hash)
     if not session_id:
         raise Unauthenticated
-    return Viewer(account_id, session_id, key)
+    return Viewer(claim.account_id, session_id, claim.key)
+
+
+async def authenticate(res: Resources, token: str) -> Viewer:
+    """Who sends this token.
+
+    Raises:
+        Unauthenticated: the token is malformed, or its session does not exist, was ended, or idled too long.
+    """
+    return await finish_authenticate(res, await begin_authenticate(res, token))
+
+
+async def is_open(res: Resources, viewer: Viewer) -> bool:
+    """Whether the viewer's session goes on, as the database says; the cache knows it again then."""
+    token_hash = bytes.fromhex(viewer.session_key.partition(":")[2])
+    return await _look_up(res, viewer.account_id, token_hash) is not None
 
 
 async def _look_up(res: Resources, account_id: int, token_hash: bytes) -> int | None:
+    key, epoch = _key(account_id, token_hash), None
+    with contextlib.suppress(RedisAway):
+        epoch = await res.sessions.epoch(key)
     async with res.db.acquire() as connection:
         session_id = await session_rows.use(connection, account_id, token_hash, idle_days=res.settings.session_days)
-    if session_id is not None:
+    if session_id is not None and epoch is not None:
         with contextlib.suppress(RedisAway):
-            await res.sessions.fill(_key(account_id, token_hash), session_id)
+            await res.sessions.fill(key, session_id, epoch=epoch)
     return session_id
 
 
@@ -151,13 +199,13 @@ async def end(res: Resources, viewer: Viewer, session_id: int) -> None:
         RedisAway: the session goes on: it could not be ended everywhere.
     """
 
-    async def body(connection: Connection) -> None:
-        token_hash = await session_rows.delete(connection, viewer.account_id, session_id)
+    async def body(change: Change) -> None:
+        token_hash = await session_rows.delete(change.connection, viewer.account_id, session_id)
         if token_hash is None:
             raise NotFound
-        await _end_in_cache(res, viewer.account_id, [token_hash])
+        await _end(change, viewer.account_id, [token_hash])
 
-    await res.db.transact(body)
+    await transact(res, body)
 
 
 async def end_others(res: Resources, viewer: Viewer) -> None:
@@ -167,23 +215,22 @@ async def end_others(res: Resources, viewer: Viewer) -> None:
         RedisAway: the sessions go on: they could not be ended everywhere.
     """
 
-    async def body(connection: Connection) -> None:
-        token_hashes = await session_rows.delete_others(connection, viewer.account_id, viewer.session_id)
-        await _end_in_cache(res, viewer.account_id, token_hashes)
+    async def body(change: Change) -> None:
+        token_hashes = await session_rows.delete_others(change.connection, viewer.account_id, viewer.session_id)
+        await _end(change, viewer.account_id, token_hashes)
 
-    await res.db.transact(body)
+    await transact(res, body)
 
 
-async def end_all(res: Resources, connection: Connection, account_id: int) -> None:
+async def end_all(change: Change, account_id: int) -> None:
     """Log an account out everywhere, in the running transaction.
 
     Raises:
         RedisAway: the sessions could not be ended everywhere.
     """
-    token_hashes = await session_rows.delete_others(connection, account_id, 0)
-    await _end_in_cache(res, account_id, token_hashes)
+    await _end(change, account_id, await session_rows.delete_others(change.connection, account_id, 0))
 
 
-async def _end_in_cache(res: Resources, account_id: int, token_hashes: list[bytes]) -> None:
+async def _end(change: Change, account_id: int, token_hashes: list[bytes]) -> None:
     # Inside the transaction: sessions that cannot be ended in the cache stay, and so do those whose rows cannot go.
-    await res.sessions.end(_key(account_id, token_hash) for token_hash in token_hashes)
+    await change.end_sessions(_key(account_id, token_hash) for token_hash in token_hashes)

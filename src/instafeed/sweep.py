@@ -4,7 +4,7 @@ import time
 from datetime import timedelta
 
 from instafeed import media, telemetry
-from instafeed.ids import EPOCH_MS, SEQUENCE_BITS, SHARD_BITS, shard_of
+from instafeed.ids import lowest_at, shard_of
 from instafeed.resources import Resources
 from instafeed.storage import idempotency, outbox, seen
 from instafeed.storage import media as media_rows
@@ -13,7 +13,7 @@ from instafeed.storage.outbox import Kind
 from instafeed.storage.queue import kinds_of
 from instafeed.work import note
 
-_DELIVERIES = [Kind.FAN_OUT, Kind.ALIGN]
+_DELIVERIES = [Kind.FAN_OUT, Kind.ALIGN, Kind.PUSH_AGAIN]
 _RING_AT_ONCE = 1000
 _LONG_QUEUE = 5000
 _HEAL_SLACK = timedelta(seconds=60)
@@ -55,7 +55,7 @@ async def heal(res: Resources) -> None:
             count = await outbox.reopen(connection, _DELIVERIES, done_since=since)
             # What is under way goes on from where it is, and would be done too late to be reopened.
             for entry in await outbox.begun(connection, _DELIVERIES):
-                await note(res, connection, shard_of(entry.id), entry.kind, entry.payload)
+                await note(res, connection, shard_of(entry.id), entry.kind, entry.payload | {"again": True})
         telemetry.logger().warning("redis is another server than before", since=since.isoformat(), reopened=count)
     await seen.write(notes, telemetry.now())
 
@@ -63,7 +63,7 @@ async def heal(res: Resources) -> None:
 async def clear(res: Resources) -> None:
     """Forget uploads that broke off, work done last week, and replies kept for a day."""
     before = time.time() - _longest_upload_seconds(res) - _ABANDONED_SECONDS
-    oldest = (int(before * 1000) - EPOCH_MS) << (SHARD_BITS + SEQUENCE_BITS)
+    oldest = lowest_at(before)
     async with res.db.acquire() as connection:
         pending = await media_rows.pending_below(connection, oldest, limit=_CLEAR_AT_ONCE)
         while await outbox.forget_done(connection, limit=_CLEAR_AT_ONCE) == _CLEAR_AT_ONCE:

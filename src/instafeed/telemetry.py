@@ -2,9 +2,11 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
+import orjson
 import sentry_sdk
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -31,6 +33,7 @@ DELIVERY_DELAY = Histogram(
     "instafeed_feed_delivery_delay_seconds", "From published to the last follower's feed.", buckets=_SLOW
 )
 FEED_READS = Counter("instafeed_feed_reads_total", "Pages of the home feed by where they came from.", ["source"])
+FEED_POSTS = Counter("instafeed_feed_posts_total", "Posts of pages by where they came from.", ["source"])
 FEED_REBUILDS = Counter("instafeed_feed_rebuilds_total", "Feeds rebuilt.")
 EVENT_STREAMS = Gauge("instafeed_event_streams", "Open event streams.")
 QUEUE_LENGTH = Gauge("instafeed_queue_length", "Jobs that wait.", ["queue"])
@@ -47,15 +50,17 @@ def set_up(settings: Settings, *, process: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    render: Processor = (
-        structlog.dev.ConsoleRenderer(colors=False)
-        if settings.log_format == "console"
-        else structlog.processors.JSONRenderer()
-    )
+    render: Processor = structlog.dev.ConsoleRenderer(colors=False)
+    ours, factory = render, cast("Callable[..., Any]", structlog.PrintLoggerFactory(sys.stderr))
+    if settings.log_format == "json":
+        render = structlog.processors.JSONRenderer()
+        # A line a request: the standard library's JSON would take a tenth of the time of a page of the feed.
+        ours = structlog.processors.JSONRenderer(serializer=orjson.dumps)
+        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
     structlog.configure(
-        processors=[*annotate, render],
+        processors=[*annotate, ours],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.log_level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=factory,
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)

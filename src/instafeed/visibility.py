@@ -33,13 +33,12 @@ def visible(post: Post, viewer_id: int, relation: Relation) -> bool:
     return post.published_at is not None and posts_visible(post.author, viewer_id, relation)
 
 
-def in_home_feed(post: Post, viewer_id: int, followees: set[int]) -> bool:
-    """Whether the post belongs to the viewer's home feed: it is published, its author not suspended, and either the viewer
-    or one of `followees`, whom the viewer follows now and does not mute. Nobody follows across a block.
+def shown_in_feeds(post: Post) -> bool:
+    """Whether home feeds may show the post at all: it is published, and its author is not suspended. Whose feeds show it is
+    for `storage/rights_cache.py`: the author's, and those of whoever follows the author now and does not mute it. Nobody
+    follows across a block.
     """
-    if post.published_at is None or post.author.suspended:
-        return False
-    return post.author.id == viewer_id or post.author.id in followees
+    return post.published_at is not None and not post.author.suspended
 
 
 def told(event: Event, accounts: AbstractSet[int], *, followers: AbstractSet[int], published: bool) -> AbstractSet[int]:

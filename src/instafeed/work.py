@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import sentry_sdk
@@ -18,6 +19,23 @@ from instafeed.storage.outbox import Entry, Kind
 FollowUp = tuple[Kind, dict[str, Any]]
 """Work that begins when other work is done, with its payload."""
 
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Work that is done by others in parts, at the same time and wherever; the entry is performed once more after the last.
+
+    Without parts it goes on waiting for those that it has. `outbox.PARTS_DONE` is its position when all are done.
+    """
+
+    kind: Kind = Kind.DELIVER
+    payloads: list[dict[str, Any]] = field(default_factory=list)
+
+
+Outcome = list[FollowUp] | Parts
+"""How a job ends."""
+
+Body = Callable[[Resources, Entry], Awaitable[Outcome]]
+
 LONGEST_SECONDS = 50.0
 """Work that takes longer has failed; what it noted with a checkpoint is kept."""
 
@@ -31,9 +49,7 @@ async def note(res: Resources, connection: Connection, shard: int, kind: Kind, p
     return entry_id
 
 
-async def perform(
-    res: Resources, entry_id: int, kind: Kind, body: Callable[[Resources, Entry], Awaitable[list[FollowUp]]]
-) -> None:
+async def perform(res: Resources, entry_id: int, kind: Kind, body: Body) -> None:
     """Do the work of an outbox entry, unless it is done or somebody else is at it.
 
     `body` may run several times, late, and out of order. What it returns is noted in the transaction that marks the
@@ -56,17 +72,17 @@ async def _claim(res: Resources, entry_id: int) -> Entry | None:
         return await outbox.claim(connection, entry_id)
 
 
-async def _work(res: Resources, entry: Entry, body: Callable[[Resources, Entry], Awaitable[list[FollowUp]]]) -> None:
+async def _work(res: Resources, entry: Entry, body: Body) -> None:
     heart = asyncio.create_task(_keep_lease(res, entry.id))
     try:
         with telemetry.JOB_SECONDS.labels(entry.kind).time():
             async with asyncio.timeout(LONGEST_SECONDS):
-                follow_ups = await body(res, entry)
+                outcome = await body(res, entry)
     except Exception as error:
         await _fail(res, entry, error)
     else:
         telemetry.JOBS.labels(entry.kind, "done").inc()
-        await _finish(res, entry, follow_ups)
+        await _finish(res, entry, outcome)
         _log.info("job done", kind=entry.kind, entry=str(entry.id), attempts=entry.attempts)
     finally:
         heart.cancel()
@@ -82,10 +98,25 @@ async def _keep_lease(res: Resources, entry_id: int) -> None:
             continue  # somebody else may take the entry then, which is harmless
 
 
-async def _finish(res: Resources, entry: Entry, follow_ups: list[FollowUp]) -> None:
+async def _finish(res: Resources, entry: Entry, outcome: Outcome) -> None:
+    shard = shard_of(entry.id)
+
     async def body(connection: Connection) -> list[tuple[Kind, int]]:
-        await outbox.finish(connection, entry.id)
-        return [(kind, await note(res, connection, shard_of(entry.id), kind, payload)) for kind, payload in follow_ups]
+        if isinstance(outcome, Parts):
+            parts = outcome.payloads
+            if not parts or not await outbox.wait_for_parts(connection, entry.id, len(parts)):
+                await outbox.rest(connection, entry.id)
+                return []
+            return [
+                (outcome.kind, await note(res, connection, shard, outcome.kind, payload | {"parent": entry.id}))
+                for payload in parts
+            ]
+        if not await outbox.finish(connection, entry.id):
+            return []
+        parent = entry.payload.get("parent")
+        if parent is not None and await outbox.part_is_done(connection, parent):
+            return [(Kind.FAN_OUT, parent)]
+        return [(kind, await note(res, connection, shard, kind, payload)) for kind, payload in outcome]
 
     for kind, entry_id in await res.db.transact(body):
         await res.queue.ring(kind, entry_id)

@@ -97,5 +97,5 @@ async def list_account_posts(
     found = await posts.page_of_author(res, viewer, account_id, below=page.below, limit=page.limit)
     return schemas.PostList(
         items=[present.post(res, post) for post in found.items],
-        next_cursor=page.next_cursor(request, response, found.next),
+        next_cursor=page.next_cursor(response, found.next),
     )

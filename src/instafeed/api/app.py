@@ -3,12 +3,28 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from instafeed import tasks
-from instafeed.api import accounts, docs, errors, events, feeds, follows, media, openapi, operations, posts, sessions
+from instafeed.api import (
+    accounts,
+    blocks,
+    docs,
+    errors,
+    events,
+    feeds,
+    follow_requests,
+    follows,
+    media,
+    mutes,
+    openapi,
+    operations,
+    posts,
+    sessions,
+)
 from instafeed.api.context import RequestContext
 from instafeed.events import EventHub
 from instafeed.resources import Resources, open_resources
@@ -19,6 +35,18 @@ from instafeed.version import VERSION
 class _State(TypedDict):
     resources: Resources
     hub: EventHub
+
+
+class Api(FastAPI):
+    """The framework's application, within what surrounds every request and behind what is served ahead of it."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
+        self._outermost = RequestContext(feeds.HomeFeed(super().__call__), allowed_hosts=settings.allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._outermost(scope, receive, send)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -36,7 +64,8 @@ def create_app(settings: Settings) -> FastAPI:
                 hub.close()
                 await tasks.end(running)
 
-    app = FastAPI(
+    app = Api(
+        settings,
         title="instafeed",
         version=VERSION,
         summary="A photo-sharing community: people post photos, the people who follow them see them at once.",
@@ -47,9 +76,9 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
     )
-    for part in (accounts, sessions, follows, media, posts, feeds, events, operations, docs):
+    graph = (follows, follow_requests, blocks, mutes)
+    for part in (accounts, sessions, *graph, media, posts, feeds, events, operations, docs):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)
-    app.add_middleware(RequestContext, allowed_hosts=settings.allowed_hosts)
     return app

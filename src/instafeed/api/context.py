@@ -1,15 +1,16 @@
 """What surrounds every request: its id, its line in the log, its metrics, and an answer to errors that nobody foresaw."""
 
+import functools
+import itertools
 import re
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import sentry_sdk
 import structlog
 from fastapi import Request
-from starlette.datastructures import Headers, MutableHeaders
+from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from instafeed import telemetry
@@ -17,6 +18,14 @@ from instafeed.api.errors import foreign_host, internal
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 _PORT = re.compile(r":[0-9]*$")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_ALWAYS = ((b"x-content-type-options", b"nosniff"),)
+_NOT_CACHED = (b"cache-control", b"no-store")
+
+# Ids of requests: unlike those of all other processes, and cheaper than a random number each.
+_PROCESS = secrets.token_hex(8)
+_numbers = itertools.count()
+
 _log = telemetry.logger()
 
 LASTING = "lasting"
@@ -31,6 +40,7 @@ class RequestContext:
     def __init__(self, app: ASGIApp, *, allowed_hosts: Sequence[str]) -> None:
         self._app = app
         self._allowed_hosts = frozenset(allowed_hosts)
+        self._any_host = "*" in self._allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -38,64 +48,75 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        sent = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = sent
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id = _request_id(scope)
+        # Each request is a task of its own: what is bound here ends with it.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
         status = 0
 
         async def send_on(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = sent
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Cache-Control", "no-store")
-                for name, value in scope["state"].get("headers", {}).items():
-                    headers[name] = value
+                # Written as they are: the framework's mutable headers search all of them for each.
+                headers = [(b"x-request-id", request_id.encode()), *_ALWAYS, *message.get("headers", ())]
+                headers += state.get("headers", ())
+                for name, _ in headers:
+                    if name == b"cache-control":
+                        break
+                else:
+                    headers.append(_NOT_CACHED)
+                message["headers"] = headers
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=sent):
-            try:
-                if self._is_ours(Headers(scope=scope).get("host", "")):
-                    await self._app(scope, receive, send_on)
-                    if (lasting := scope["state"].pop(LASTING, None)) is not None:
-                        await lasting(receive, send)
-                else:
-                    await foreign_host(Request(scope))(scope, receive, send_on)
-            except Exception as error:
-                sentry_sdk.capture_exception(error)
-                _log.error("request failed", path=scope["path"], exc_info=error)
-                if not status:
-                    await internal(Request(scope))(scope, receive, send_on)
-            finally:
-                _record(scope, status, time.perf_counter() - began)
+        try:
+            if self._any_host or self._is_ours(_header(scope, b"host")):
+                await self._app(scope, receive, send_on)
+                if (lasting := state.pop(LASTING, None)) is not None:
+                    await lasting(receive, send)
+            else:
+                await foreign_host(Request(scope))(scope, receive, send_on)
+        except Exception as error:
+            sentry_sdk.capture_exception(error)
+            _log.error("request failed", path=scope["path"], exc_info=error)
+            if not status:
+                await internal(Request(scope))(scope, receive, send_on)
+        finally:
+            _record(scope, status, time.perf_counter() - began)
 
     def _is_ours(self, host: str) -> bool:
-        return "*" in self._allowed_hosts or _PORT.sub("", host).lower() in self._allowed_hosts
+        return _PORT.sub("", host).lower() in self._allowed_hosts
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    """A header's first value; empty if there is none."""
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return str(value, "latin-1")
+    return ""
 
 
 def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given = value.decode("latin-1")
-            return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-    return secrets.token_hex(16)
+    given = _header(scope, b"x-request-id")
+    return given if given and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_numbers):016x}"
 
 
-def _record(scope: dict[str, Any] | Scope, status: int, seconds: float) -> None:
+def _record(scope: Scope, status: int, seconds: float) -> None:
+    state = scope["state"]
     # The template, never the path: a label must have few values.
-    route = getattr(scope.get("route"), "path", "none")
+    route = state.get("route") or getattr(scope.get("route"), "path", "none")
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    telemetry.REQUESTS.labels(method, route, str(status)).inc()
-    telemetry.REQUEST_SECONDS.labels(method, route).observe(seconds)
+    requests, durations = _metrics(method, route, status)
+    requests.inc()
+    durations.observe(seconds)
     _log.info(
-        "request",
-        method=method,
-        route=route,
-        status=status,
-        seconds=round(seconds, 4),
-        account=scope["state"].get("account"),
+        "request", method=method, route=route, status=status, seconds=round(seconds, 4), account=state.get("account")
     )
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+@functools.lru_cache(maxsize=4096)
+def _metrics(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    return (
+        telemetry.REQUESTS.labels(method, route, str(status)),
+        telemetry.REQUEST_SECONDS.labels(method, route),
+    )

@@ -1,7 +1,7 @@
 """What handlers ask for: the resources, who is there, which page."""
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Self, cast
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.security import HTTPBearer
@@ -31,15 +31,29 @@ async def _resources(request: Request) -> Resources:
 Res = Annotated[Resources, Depends(_resources)]
 
 
+def bearer_token(request: Request) -> str:
+    """The token that a request carries.
+
+    Raises:
+        Unauthenticated: none, several, or of another scheme.
+    """
+    given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    scheme, _, token = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
+    if scheme.lower() != "bearer":
+        raise Unauthenticated
+    return token.strip()
+
+
+async def count_stranger(request: Request, res: Resources) -> None:
+    """Count a request of whom we do not know, by where it comes from."""
+    await limits.count(request, res, limits.ANONYMOUS, limits.client_address(request, res.settings.trusted_proxies))
+
+
 async def _authenticate(request: Request, res: Resources) -> Viewer:
-    given = request.headers.getlist("authorization")
-    scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     try:
-        if scheme.lower() != "bearer":
-            raise Unauthenticated
-        viewer = await sessions.authenticate(res, token.strip())
+        viewer = await sessions.authenticate(res, bearer_token(request))
     except Unauthenticated:
-        await limits.count(request, res, limits.ANONYMOUS, limits.client_address(request, res.settings.trusted_proxies))
+        await count_stranger(request, res)
         raise
     request.scope["state"]["account"] = str(viewer.account_id)
     return viewer
@@ -75,36 +89,52 @@ def _number(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which page of a list is asked for."""
+    """Which page of a list is asked for: its cursor is bound to the list and to the viewer."""
 
     scope: str
     below: int
     limit: int
     key: bytes
 
-    def next_cursor(self, request: Request, response: Response, position: int | None) -> str | None:
-        """The cursor of the page after this one, which goes into the `Link` header too."""
+    @classmethod
+    def of(cls, res: Resources, account_id: int, path: str, *, limit: int, cursor: str | None) -> Self:
+        """The page that begins at the cursor, or the first one.
+
+        Raises:
+            Invalid: not a cursor of this list and viewer.
+        """
+        key = res.settings.secret_key.get_secret_value().encode()
+        scope = f"{account_id} {path}"
+        return cls(scope, MAX_ID if cursor is None else cursors.decode(key, scope, cursor), limit, key)
+
+    def link(self, position: int | None) -> tuple[str | None, dict[str, str]]:
+        """The cursor of the page after this one, and the headers that name it too."""
         if position is None:
-            return None
+            return None, {}
         cursor = cursors.encode(self.key, self.scope, position)
-        response.headers["Link"] = f'<{request.url.path}?limit={self.limit}&cursor={cursor}>; rel="next"'
+        path = self.scope.partition(" ")[2]
+        return cursor, {"Link": f'<{path}?limit={self.limit}&cursor={cursor}>; rel="next"'}
+
+    def next_cursor(self, response: Response, position: int | None) -> str | None:
+        """The cursor of the page after this one, which goes into the response's headers too."""
+        cursor, headers = self.link(position)
+        response.headers.update(headers)
         return cursor
 
 
+DEFAULT_LIMIT = 30
+MAX_LIMIT = 100
+Limit = Annotated[
+    int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_number), Query(description="How many items, at most.")
+]
+Cursor = Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before.")]
+
+
 async def page_request(
-    request: Request,
-    res: Res,
-    viewer: Reader,
-    limit: Annotated[
-        int, Field(ge=1, le=100), BeforeValidator(_number), Query(description="How many items, at most.")
-    ] = 30,
-    cursor: Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before.")] = None,
+    request: Request, res: Res, viewer: Reader, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> PageRequest:
-    """The page; its cursor is bound to the list and to the viewer."""
-    key = res.settings.secret_key.get_secret_value().encode()
-    scope = f"{viewer.account_id} {request.url.path}"
-    below = MAX_ID if cursor is None else cursors.decode(key, scope, cursor)
-    return PageRequest(scope, below, limit, key)
+    """The page."""
+    return PageRequest.of(res, viewer.account_id, request.url.path, limit=limit, cursor=cursor)
 
 
 Page = Annotated[PageRequest, Depends(page_request)]

@@ -127,10 +127,15 @@ def install(app: FastAPI) -> None:
         # Nobody reads this; the connection is closed.
         return problem(request, 400, errors.MalformedBody.slug, errors.MalformedBody.title, "The body broke off.")
 
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        # The framework raises the error once more, for what surrounds every request to report.
+        return internal(request)
+
     app.add_exception_handler(InstafeedError, domain)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(Exception, unforeseen)
 
 
 def _methods(request: Request) -> str:

@@ -1,7 +1,6 @@
 """What happens in the home feed, as it happens."""
 
 import functools
-from collections.abc import Callable
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Header, Request, Response
@@ -11,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from instafeed.api import present
 from instafeed.api.context import LASTING
 from instafeed.api.dependencies import Reader
+from instafeed.api.server import Http
 from instafeed.events import Beginning, EventHub, Item, Signal, Stream
 from instafeed.models import Event, Viewer
 
@@ -71,15 +71,15 @@ class _EventStream(Response):
         except BaseException:
             await self._hub.leave(stream)
             raise
-        scope["state"][LASTING] = functools.partial(_go_on, self._hub, stream, scope["state"]["abort"])
+        scope["state"][LASTING] = functools.partial(_go_on, self._hub, stream, scope["state"]["connection"])
 
 
-async def _go_on(hub: EventHub, stream: Stream, abort: Callable[[], None], receive: Receive, send: Send) -> None:
+async def _go_on(hub: EventHub, stream: Stream, connection: Http, receive: Receive, send: Send) -> None:
     async def write(item: Item) -> None:
         await send({"type": "http.response.body", "body": _text(item), "more_body": item is not Signal.END})
 
     try:
-        stream.start(write, abort)
+        stream.start(write, lambda item: connection.write_now(_text(item)), connection.abort)
         # The end of the stream completes the response, which is a disconnect too.
         while (await receive())["type"] != "http.disconnect":
             pass

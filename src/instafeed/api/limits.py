@@ -9,7 +9,7 @@ from fastapi import Request
 from instafeed.errors import RateLimited
 from instafeed.resources import Resources
 from instafeed.settings import Network
-from instafeed.storage.rate_limiter import Policy, Verdict
+from instafeed.storage.rate_limiter import Count, Policy, Verdict
 
 READ = Policy("read", 600, 60)
 WRITE = Policy("write", 120, 60)
@@ -54,9 +54,24 @@ async def count(request: Request, res: Resources, policy: Policy, client: str) -
     Raises:
         RateLimited: it was one too many.
     """
-    if res.settings.rate_limits == "off":
+    await finish(request, res, await begin(res, policy, client))
+
+
+async def begin(res: Resources, policy: Policy, client: str) -> Count | None:
+    """Count a request; `finish` must follow. None where nothing is counted."""
+    return None if res.settings.rate_limits == "off" else await res.rate_limiter.begin(policy, client)
+
+
+async def finish(request: Request, res: Resources, count: Count | None) -> None:
+    """Say in the response where the client stands.
+
+    Raises:
+        RateLimited: it was one request too many.
+    """
+    if count is None:
         return
-    verdict = await res.rate_limiter.check(policy, client)
+    verdict = await res.rate_limiter.finish(count)
+    policy = verdict.policy
     request.scope["state"]["headers"] = _headers(verdict)
     if verdict.retry_after:
         raise RateLimited(
@@ -64,9 +79,9 @@ async def count(request: Request, res: Resources, policy: Policy, client: str) -
         )
 
 
-def _headers(verdict: Verdict) -> dict[str, str]:
+def _headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
     policy = verdict.policy
-    return {
-        "RateLimit-Policy": f'"{policy.name}";q={policy.quota};w={policy.seconds}',
-        "RateLimit": f'"{policy.name}";r={verdict.remaining};t={math.ceil(verdict.reset)}',
-    }
+    return [
+        (b"ratelimit-policy", f'"{policy.name}";q={policy.quota};w={policy.seconds}'.encode()),
+        (b"ratelimit", f'"{policy.name}";r={verdict.remaining};t={math.ceil(verdict.reset)}'.encode()),
+    ]

@@ -1,6 +1,6 @@
 """The domain's values in the shapes that clients get."""
 
-from fastapi import Request, Response
+from fastapi import Response
 
 from instafeed import models
 from instafeed.api import schemas
@@ -41,13 +41,11 @@ def account(value: models.Account, viewer: models.Relation | None) -> schemas.Ac
     )
 
 
-def accounts(
-    request: Request, response: Response, page: PageRequest, found: models.Page[models.Listed]
-) -> schemas.AccountList:
+def accounts(response: Response, page: PageRequest, found: models.Page[models.Listed]) -> schemas.AccountList:
     """A page of accounts."""
     return schemas.AccountList(
         items=[account(item.account, item.viewer) for item in found.items],
-        next_cursor=page.next_cursor(request, response, found.next),
+        next_cursor=page.next_cursor(response, found.next),
     )
 
 
@@ -99,6 +97,11 @@ def post(res: Resources, value: models.Post) -> schemas.Post:
         published_at=value.published_at,
         edited_at=value.edited_at,
     )
+
+
+def post_json(res: Resources, value: models.Post) -> bytes:
+    """A post as it is sent, the same for every viewer."""
+    return post(res, value).model_dump_json().encode()
 
 
 def event(value: models.Event) -> schemas.Event:

@@ -56,10 +56,21 @@ class Http(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        # For an answer that lasts: closing would wait for a client that takes nothing.
-        self.scope["state"]["abort"] = self.transport.abort
+        self.scope["state"]["connection"] = self
         self._in_head = True
         self._head_bytes = 0
+
+    def abort(self) -> None:
+        """Cut the connection off: closing would wait for a client that takes nothing."""
+        self.transport.abort()
+
+    def write_now(self, body: bytes) -> bool:
+        """Write a piece of a chunked answer that goes on, without a task for it; False if the client does not take it now."""
+        cycle = self.cycle
+        if cycle is None or cycle.disconnected or cycle.response_complete or self.flow.write_paused:
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        return True
 
     def on_headers_complete(self) -> None:
         """Its headers are there."""

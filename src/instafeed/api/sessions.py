@@ -50,7 +50,7 @@ async def list_sessions(
     found = await sessions.page(res, viewer, below=page.below, limit=page.limit)
     return schemas.SessionList(
         items=[present.session(session, current=session.id == viewer.session_id) for session in found.items],
-        next_cursor=page.next_cursor(request, response, found.next),
+        next_cursor=page.next_cursor(response, found.next),
     )
 
 

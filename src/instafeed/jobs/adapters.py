@@ -1,18 +1,20 @@
 """The jobs: each takes the id of an outbox entry and hands it to the verb that does the work."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from instafeed import feeds, follow_requests, media, notifications, posts, sweep
+from instafeed import delivery, follow_requests, media, notifications, posts, sweep
 from instafeed.resources import Resources
-from instafeed.storage.outbox import Entry, Kind
-from instafeed.work import FollowUp, perform
+from instafeed.storage.outbox import Kind
+from instafeed.work import Body, perform
 
-VERBS: dict[Kind, Callable[[Resources, Entry], Awaitable[list[FollowUp]]]] = {
+VERBS: dict[Kind, Body] = {
     Kind.RENDER: media.render,
-    Kind.FAN_OUT: feeds.fan_out,
+    Kind.FAN_OUT: delivery.fan_out,
+    Kind.DELIVER: delivery.deliver,
+    Kind.PUSH_AGAIN: delivery.push_again,
     Kind.NOTIFY: notifications.notify,
-    Kind.ALIGN: feeds.align,
+    Kind.ALIGN: delivery.align,
     Kind.RETRACT: posts.retract,
     Kind.DISCARD: media.discard,
     Kind.APPROVE: follow_requests.approve_all,

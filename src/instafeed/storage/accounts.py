@@ -6,7 +6,7 @@ from asyncpg import Record
 
 from instafeed.errors import EmailTaken, UsernameTaken
 from instafeed.ids import shard_of
-from instafeed.models import Account
+from instafeed.models import Account, Delivery
 from instafeed.storage.database import Connection
 
 COLUMNS = "id, username, display_name, bio, post_count, follower_count, following_count, is_private, suspended_at"
@@ -144,3 +144,35 @@ async def count(connection: Connection, changes: dict[int, tuple[int, int, int]]
             account_id,
             *changes[account_id],
         )
+
+
+async def delivery(connection: Connection, account_id: int) -> tuple[Delivery, int]:
+    """How the account's posts get to followers, and how many it has; (PUSHED, 0) if there is no such account."""
+    record = await connection.fetchrow(
+        "select delivery, follower_count from accounts where shard = $1 and id = $2", shard_of(account_id), account_id
+    )
+    return (Delivery(record["delivery"]), record["follower_count"]) if record else (Delivery.PUSHED, 0)
+
+
+async def set_delivery(connection: Connection, account_id: int, *, old: Delivery, new: Delivery) -> bool:
+    """Change how the account's posts get to followers; False if it was not `old`."""
+    return bool(
+        await connection.fetchval(
+            "update accounts set delivery = $4 where shard = $1 and id = $2 and delivery = $3 returning true",
+            shard_of(account_id),
+            account_id,
+            old,
+            new,
+        )
+    )
+
+
+async def celebrities_among(connection: Connection, account_ids: Iterable[int]) -> list[int]:
+    """Those of the accounts whose posts are merged when a feed is read."""
+    wanted = list(account_ids)
+    records = await connection.fetch(
+        "select id from accounts where shard = any($1::smallint[]) and id = any($2::bigint[]) and delivery > 0",
+        list({shard_of(id_) for id_ in wanted}),
+        wanted,
+    )
+    return [record["id"] for record in records]

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import secrets
 import time
+import zlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ _ANSWER_SECONDS = 15
 _FILE_SECONDS = 10
 _ROOM_SECONDS = 5
 _DELETE_BATCH = 1000
+_URL_PHASES = 16
 
 
 def new_object_key() -> str:
@@ -173,7 +175,19 @@ class Blobs:
         valid for that long at least.
         """
         step = self._settings.media_url_seconds
-        return self._outside.url("GET", self._prefix + key, at=time.time() // step * step, seconds=2 * step)
+        return self._outside.url("GET", self._prefix + key, at=self._url_since(key), seconds=2 * step)
+
+    def url_seconds_left(self, key: str) -> int:
+        """For how long `url` goes on giving the same URL as now."""
+        return self._url_since(key) + self._settings.media_url_seconds - int(time.time())
+
+    def _url_since(self, key: str) -> int:
+        """Since when `url` gives the same URL. All URLs of a photo change at once, but not those of all photos, or all that
+        is cached would be made anew in the same moment.
+        """
+        step = self._settings.media_url_seconds
+        late = zlib.crc32(key.rpartition("/")[0].encode()) % _URL_PHASES * step // _URL_PHASES
+        return (int(time.time()) - late) // step * step + late
 
     async def put(self, key: str, body: AsyncIterator[bytes], *, size: int, content_type: str) -> None:
         """Stream the first `size` bytes of `body` into an object, in one request. If it raises, there is no object."""

@@ -34,7 +34,7 @@ _AWAY = {
         "NOAUTH",
         "WRONGPASS",
     ),
-    *("TRYAGAIN", "MOVED", "ASK"),
+    *("TRYAGAIN", "MOVED", "ASK", "UNBLOCKED"),
 }
 
 Word = str | bytes | int
@@ -224,11 +224,12 @@ class Node(asyncio.Protocol):
                         future.set_result(reply)
         except (ProtocolError, IndexError) as error:
             self._end(error)
-        if self._watcher is not None:
+        watcher = self._watcher
+        if watcher is not None:
             if refusal is not None:
-                self._watcher.refused(self, refusal)
+                watcher.refused(self, refusal)  # which may end this connection
             if answered:
-                self._watcher.answered()
+                watcher.answered()
         if not self.alive and not pending:
             self._end(ConnectionAbortedError("the connection is closed"))
 

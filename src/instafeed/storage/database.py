@@ -65,12 +65,16 @@ class Database:
             timeout=_CONNECT_SECONDS,
             command_timeout=_STATEMENT_SECONDS,
             init=_set_up,
+            max_cached_statement_lifetime=0,  # rare statements are the ones that take long to plan
             server_settings={
                 "application_name": "instafeed",
                 "timezone": "UTC",
                 "jit": "off",
                 # A process that hangs amid a transaction must not commit when what it holds in caches has ended.
                 "idle_in_transaction_session_timeout": "10s",
+                # Plans made once: for arrays of a thousand ids over partitions, planning takes longer than the query, and
+                # estimates from such arrays lead to scans of whole tables.
+                "plan_cache_mode": "force_generic_plan",
             },
         )
 

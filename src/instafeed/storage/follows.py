@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
-from instafeed.ids import shard_of
+from instafeed.ids import MAX_ID, shard_of
 from instafeed.storage import accounts, mutes
 from instafeed.storage.database import Connection
 
@@ -12,10 +13,11 @@ ID_DIGITS = 19  # of an id in a packed text
 
 @dataclass(frozen=True, slots=True)
 class PackedFollowers:
-    """Some followers of one feed bucket: their ids, each `ID_DIGITS` wide with leading zeros, in one text."""
+    """Some followers of one feed bucket: the keys of their timelines, each `width` characters, in one text."""
 
     bucket: int
-    ids: str
+    keys: str
+    width: int
 
 
 async def upsert(connection: Connection, follow_id: int, *, follower: int, followee: int, notify: bool) -> bool:
@@ -137,33 +139,76 @@ async def page_of_following(
 
 
 async def packed_followers(
-    connection: Connection, account_id: int, *, above: int, limit: int, buckets: int
-) -> tuple[list[PackedFollowers], int, int]:
+    connection: Connection,
+    account_id: int,
+    *,
+    above: int = 0,
+    up_to: int = MAX_ID,
+    limit: int | None = None,
+    buckets: int,
+    key_parts: tuple[str, str],
+) -> tuple[list[PackedFollowers], int]:
     """The next followers in the order of their ids, packed by the database so that Python touches none of them.
 
     Args:
         connection: where to ask.
         account_id: whose followers.
         above: only ids above this; 0 to begin.
-        limit: how many followers at most.
-        buckets: number of feed buckets; a follower's is its shard modulo this.
+        up_to: only ids up to this one.
+        limit: how many followers at most; None for no bound.
+        buckets: number of timeline buckets; a follower's is its shard modulo this.
+        key_parts: what stands in a timeline's key before the bucket, and between it and the id (`ID_DIGITS` wide).
 
     Returns:
-        the packed ids per bucket, how many they are, and the highest of them (to go on from; 0 if there is none).
+        the packed keys per bucket, and how many followers they are.
     """
+    prefixes = [f"{key_parts[0]}{bucket}{key_parts[1]}" for bucket in range(buckets)]
     records = await connection.fetch(
-        "select (follower_id >> 10 & 8191) % $5 as bucket, count(*) as count, max(follower_id) as last,"
-        " string_agg(lpad(follower_id::text, 19, '0'), '') as packed from ("
-        "select follower_id from followers where shard = $1 and followee_id = $2 and follower_id > $3 order by follower_id limit $4"
-        ") chunk group by 1",
+        "select bucket, count(*) as count, string_agg(($6::text[])[bucket + 1] || lpad(follower_id::text, 19, '0'), '') as keys"
+        " from (select follower_id, ((follower_id >> 10 & 8191) % $5)::int as bucket from followers"
+        " where shard = $1 and followee_id = $2 and follower_id > $3 and follower_id <= $7 order by follower_id limit $4) chunk"
+        " group by bucket",
         shard_of(account_id),
         account_id,
         above,
         limit,
         buckets,
+        prefixes,
+        up_to,
     )
-    packed = [PackedFollowers(record["bucket"], record["packed"]) for record in records]
-    return packed, sum(record["count"] for record in records), max((record["last"] for record in records), default=0)
+    packed = [
+        PackedFollowers(record["bucket"], record["keys"], len(prefixes[record["bucket"]]) + ID_DIGITS)
+        for record in records
+    ]
+    return packed, sum(record["count"] for record in records)
+
+
+async def follower_ids(connection: Connection, account_id: int, *, above: int, limit: int) -> list[int]:
+    """The next followers, in the order of their ids."""
+    records = await connection.fetch(
+        "select follower_id from followers where shard = $1 and followee_id = $2 and follower_id > $3"
+        " order by follower_id limit $4",
+        shard_of(account_id),
+        account_id,
+        above,
+        limit,
+    )
+    return [record["follower_id"] for record in records]
+
+
+async def chunks_of_followers(connection: Connection, account_id: int, *, size: int) -> list[tuple[int, int]]:
+    """Chunks of about `size` followers in the order of their ids: above the one id, up to the other. Together they hold every
+    follower that there can be, whoever comes or goes meanwhile.
+    """
+    records = await connection.fetch(
+        "select follower_id from (select follower_id, row_number() over (order by follower_id) as number from followers"
+        " where shard = $1 and followee_id = $2) numbered where number % $3 = 0 order by follower_id",
+        shard_of(account_id),
+        account_id,
+        size,
+    )
+    bounds = [0, *(record["follower_id"] for record in records), MAX_ID]
+    return list(pairwise(bounds))
 
 
 async def subscribers(connection: Connection, account_id: int, *, above: int, limit: int) -> list[int]:

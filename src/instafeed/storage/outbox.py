@@ -23,6 +23,8 @@ RING_SECONDS = 10.0
 MAX_ATTEMPTS = 12
 """Attempts without any progress, after which an entry is dead."""
 KEPT_DAYS = 7
+PARTS_DONE = 1
+"""Position of an entry all of whose parts are done; it has one more for each that is not."""
 _LONGEST_PAUSE_SECONDS = 600.0
 _AWAY_PAUSE_SECONDS = 3.0
 
@@ -32,8 +34,10 @@ class Kind(StrEnum):
 
     RENDER = "render"
     FAN_OUT = "fan_out"
+    DELIVER = "deliver"
     NOTIFY = "notify"
     ALIGN = "align"
+    PUSH_AGAIN = "push_again"
     RETRACT = "retract"
     DISCARD = "discard"
     APPROVE = "approve"
@@ -48,6 +52,8 @@ class Entry:
     payload: dict[str, Any]
     position: int
     attempts: int
+    again: bool = False
+    """Somebody was at it before, and may have done any part of it."""
 
 
 def _from_record(record: Record) -> Entry:
@@ -57,6 +63,7 @@ def _from_record(record: Record) -> Entry:
         payload=record["payload"],
         position=record["position"],
         attempts=record["attempts"],
+        again=record["again"] or record["payload"].get("again", False),
     )
 
 
@@ -76,8 +83,9 @@ async def claim(connection: Connection, entry_id: int) -> Entry | None:
     """Take an entry for `LEASE_SECONDS`; None if it is done, dead, or somebody else has it."""
     record = await connection.fetchrow(
         "update outbox set leased_until = now() + make_interval(secs => $3), due_at = now() + make_interval(secs => $3),"
-        " attempts = attempts + 1 where shard = $1 and id = $2 and done_at is null and dead_at is null"
-        " and (leased_until is null or leased_until < now()) returning id, kind, payload, position, attempts",
+        " attempts = attempts + 1, started_at = coalesce(started_at, now())"
+        " where shard = $1 and id = $2 and done_at is null and dead_at is null and (leased_until is null or leased_until < now())"
+        " returning id, kind, payload, position, attempts, started_at < now() as again",
         shard_of(entry_id),
         entry_id,
         LEASE_SECONDS,
@@ -108,12 +116,69 @@ async def renew(connection: Connection, entry_id: int) -> None:
     )
 
 
-async def finish(connection: Connection, entry_id: int) -> None:
-    """Mark an entry as done."""
+async def finish(connection: Connection, entry_id: int) -> bool:
+    """Mark an entry as done; False if somebody else was quicker."""
+    return bool(
+        await connection.fetchval(
+            "update outbox set done_at = now(), leased_until = null where shard = $1 and id = $2 and done_at is null"
+            " returning true",
+            shard_of(entry_id),
+            entry_id,
+        )
+    )
+
+
+async def wait_for_parts(connection: Connection, entry_id: int, parts: int) -> bool:
+    """Let an entry that began at position 0 rest until so many parts of it are done; False if it is done or rests already."""
+    return bool(
+        await connection.fetchval(
+            "update outbox set position = $3, attempts = 0, leased_until = null, due_at = 'infinity'"
+            " where shard = $1 and id = $2 and done_at is null and position = 0 returning true",
+            shard_of(entry_id),
+            entry_id,
+            PARTS_DONE + parts,
+        )
+    )
+
+
+async def rest(connection: Connection, entry_id: int) -> None:
+    """Let an entry go on waiting for its parts."""
     await connection.execute(
-        "update outbox set done_at = now(), leased_until = null where shard = $1 and id = $2",
+        "update outbox set attempts = 0, leased_until = null,"
+        " due_at = case when position > $3 then 'infinity'::timestamptz else now() end"
+        " where shard = $1 and id = $2 and done_at is null",
         shard_of(entry_id),
         entry_id,
+        PARTS_DONE,
+    )
+
+
+async def part_is_done(connection: Connection, entry_id: int) -> bool:
+    """One part less to wait for; True if it was the last one, and the entry is to be rung for."""
+    return bool(
+        await connection.fetchval(
+            "update outbox set position = position - 1,"
+            " due_at = case when position = $3 + 1 then now() + make_interval(secs => $4) else due_at end"
+            " where shard = $1 and id = $2 and done_at is null and position > $3 returning position = $3",
+            shard_of(entry_id),
+            entry_id,
+            PARTS_DONE,
+            FIRST_RING_SECONDS,
+        )
+    )
+
+
+async def is_overtaken(connection: Connection, entry: Entry) -> bool:
+    """Whether a later entry of the same kind, for the same author, waits; call it with the author's row locked."""
+    return bool(
+        await connection.fetchval(
+            "select exists (select from outbox where shard = $1 and id > $2 and kind = $3 and done_at is null"
+            " and dead_at is null and payload->'author' = to_jsonb($4::bigint))",
+            shard_of(entry.id),
+            entry.id,
+            entry.kind,
+            entry.payload["author"],
+        )
     )
 
 
@@ -168,7 +233,7 @@ async def reopen(connection: Connection, kinds: list[Kind], *, done_since: datet
 async def begun(connection: Connection, kinds: list[Kind]) -> list[Entry]:
     """The entries of all shards that somebody is at, or was."""
     records = await connection.fetch(
-        "select id, kind, payload, position, attempts from outbox where done_at is null and dead_at is null"
+        "select id, kind, payload, position, attempts, true as again from outbox where done_at is null and dead_at is null"
         " and kind = any($1::text[]) and (attempts > 0 or position > 0)",
         kinds,
     )

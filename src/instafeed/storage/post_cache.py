@@ -2,8 +2,10 @@
 
 A post has two keys in the slot of its author's bucket: its *state* and its JSON. The state is
 
-- a version: the JSON that carries the same version may be shown;
-- `x`: there is no such post that anybody may see;
+- a version: the JSON that carries the same version may be shown. It begins with the *format* of the release that made the
+  JSON: to another release the post is not cached, and it may fill it anew;
+- `x`: there is no such post;
+- `h`: it is hidden from everybody;
 - `?…`: somebody fills it, having said so before asking the database;
 - `-…`: it is *held*, because a change is about to be committed: nobody can fill it.
 
@@ -15,19 +17,26 @@ Keys carry the server's epoch: what a restarted server still knows is never beli
 States are asked for at every read. The JSON of one version never changes, so each process keeps what it has fetched.
 """
 
+import asyncio
+import hashlib
 import secrets
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+from instafeed import telemetry
 from instafeed.ids import shard_of
+from instafeed.storage.follows import ID_DIGITS
 from instafeed.storage.redis import RedisServer, Script
-from instafeed.storage.rights_cache import HOLD_SECONDS
+from instafeed.storage.rights_cache import FILL_SECONDS, HOLD_SECONDS
+from instafeed.version import VERSION
 
 _GONE = b"x"
-_GONE_SECONDS = 3600
-_VERSION_BYTES = 8
-_AUTHOR_DIGITS = 19
+_HIDDEN = b"h"
+_UNSEEN_SECONDS = 3600
+_FORMAT = hashlib.sha256(VERSION.encode()).hexdigest()[:4].encode()
+_RANDOM_BYTES = 8
+_VERSION_CHARACTERS = len(_FORMAT) + 2 * _RANDOM_BYTES
 _NEAR_BYTES = 64 << 20
 _AT_ONCE = 500
 
@@ -39,9 +48,31 @@ for i = 1, #KEYS, 2 do
 end
 """)
 
-# KEYS: states. ARGV: token.
+# KEYS: states. ARGV: token. Where nobody holds, Redis was emptied since, and may have been filled with what was true before
+# the commit.
 _RELEASE = Script("""
-for i = 1, #KEYS do if redis.call('GET', KEYS[i]) == ARGV[1] then redis.call('DEL', KEYS[i]) end end
+for i = 1, #KEYS do
+  local state = redis.call('GET', KEYS[i])
+  if state == ARGV[1] or state and string.byte(state) ~= 45 then redis.call('DEL', KEYS[i]) end
+end
+""")
+
+# KEYS: states, each followed by its JSON. What others hold stays held.
+_FORGET = Script("""
+for i = 1, #KEYS, 2 do
+  local state = redis.call('GET', KEYS[i])
+  if not state or string.byte(state) ~= 45 then redis.call('DEL', KEYS[i], KEYS[i + 1]) end
+end
+""")
+
+# KEYS: state. ARGV: token, seconds, format. Also where the post was made by another release.
+_MARK = Script("""
+local state = redis.call('GET', KEYS[1])
+if state and (#state < 12 or string.find('-?', string.sub(state, 1, 1), 1, true) or string.sub(state, 1, 4) == ARGV[3]) then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1
 """)
 
 # KEYS: state, JSON, the author's hold. ARGV: token, version, JSON, seconds.
@@ -54,12 +85,59 @@ return 1
 """)
 
 
+_FROM_PROCESS, _FROM_REDIS, _FROM_SQL = map(telemetry.FEED_POSTS.labels, ("process", "redis", "sql"))
+
+
 @dataclass(frozen=True, slots=True)
 class CachedPost:
     """A post as it is sent."""
 
     author_id: int
     json: bytes
+
+
+_NO_POST = CachedPost(0, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """One version of a post, kept in this process, and the key of its state on the server with this epoch."""
+
+    key: str
+    epoch: str
+    version: bytes
+    post: CachedPost
+
+
+class Look(NamedTuple):
+    """A question under way: the states of posts, in places of `post_ids`."""
+
+    post_ids: Sequence[int]
+    known: Sequence[_Copy | None]
+    asked: Sequence[tuple[Sequence[int], "asyncio.Future[Any]"]]
+
+    @property
+    def authors(self) -> set[int]:
+        """Whose posts they are, which never changes, as far as this process knows."""
+        return {copy.post.author_id for copy in self.known if copy is not None}
+
+
+class Found(NamedTuple):
+    """What the cache knows of some posts; those that are hidden are not named."""
+
+    posts: dict[int, CachedPost]
+    gone: list[int]
+    missing: list[int]
+    """Not cached: ask the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """The database is being asked for a post."""
+
+    post_id: int
+    token: str
+    epoch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +155,7 @@ class PostCache:
     def __init__(self, redis: RedisServer, *, buckets: int) -> None:
         self._redis = redis
         self._buckets = buckets
-        self._near: OrderedDict[int, tuple[bytes, CachedPost]] = OrderedDict()
+        self._near: dict[int, _Copy] = {}
         self._near_bytes = 0
 
     def _tag(self, id_: int) -> str:
@@ -89,6 +167,129 @@ class PostCache:
 
     def _hold_key(self, author_id: int, epoch: str) -> str:
         return f"{self._tag(author_id)}:{epoch}:author:{author_id}:hold"
+
+    async def begin_look(self, post_ids: Sequence[int]) -> Look:
+        """Ask for the states of posts; `finish_look` understands the answer."""
+        node = await self._redis.node(self._tag(post_ids[0]))
+        near = self._near
+        known = [near.get(post_id) for post_id in post_ids]
+        epoch = node.epoch
+        keys = [copy.key for copy in known if copy is not None and copy.epoch == epoch]
+        if len(keys) < len(post_ids):
+            keys = [self._keys(post_id, epoch)[0] for post_id in post_ids]
+        if not node.cluster:
+            return Look(post_ids, known, [(range(len(keys)), node.send("MGET", *keys))])
+        by_bucket: dict[int, list[int]] = {}  # one command may speak of one slot only
+        for place, post_id in enumerate(post_ids):
+            by_bucket.setdefault(shard_of(post_id) % self._buckets, []).append(place)
+        asked: list[tuple[Sequence[int], asyncio.Future[Any]]] = []
+        for places in by_bucket.values():
+            node = await self._redis.node(self._tag(post_ids[places[0]]))
+            some = (self._keys(post_ids[place], node.epoch)[0] for place in places)
+            asked.append((places, node.send("MGET", *some)))
+        return Look(post_ids, known, asked)
+
+    async def finish_look(self, look: Look) -> Found:
+        """The posts as far as they are cached."""
+        states = await self._states(look)
+        known = look.known
+        if states == [copy.version for copy in known if copy is not None]:
+            _FROM_PROCESS.inc(len(states))
+            posts = [copy.post for copy in known if copy is not None]
+            return Found(dict(zip(look.post_ids, posts, strict=True)), [], [])
+        found = Found({}, [], [])
+        elsewhere: list[tuple[int, bytes]] = []
+        for post_id, copy, state in zip(look.post_ids, known, states, strict=True):
+            if copy is not None and copy.version == state:
+                found.posts[post_id] = copy.post
+            elif state == _GONE:
+                found.gone.append(post_id)
+            elif state is None or (state != _HIDDEN and state[:4] != _FORMAT):  # held, being filled, another release's
+                found.missing.append(post_id)
+            elif state != _HIDDEN:
+                elsewhere.append((post_id, state))
+        _FROM_PROCESS.inc(len(found.posts))
+        if elsewhere:
+            await self._fetch(elsewhere, found)
+            _FROM_REDIS.inc(len(elsewhere))
+        _FROM_SQL.inc(len(found.missing))
+        return found
+
+    async def _states(self, look: Look) -> list[bytes | None]:
+        if len(look.asked) == 1:
+            return list(await look.asked[0][1])
+        states: list[bytes | None] = [None] * len(look.post_ids)
+        for places, asked in look.asked:
+            for place, state in zip(places, await asked, strict=True):
+                states[place] = state
+        return states
+
+    async def _fetch(self, wanted: list[tuple[int, bytes]], found: Found) -> None:
+        asked = []
+        for post_id, version in wanted:
+            node = await self._redis.node(self._tag(post_id))
+            state, json = self._keys(post_id, node.epoch)
+            asked.append((_Copy(state, node.epoch, version, _NO_POST), post_id, node.send("GET", json)))
+        for copy, post_id, sent in asked:
+            value = await sent
+            if value is None or not value.startswith(copy.version):
+                found.missing.append(post_id)
+                continue
+            author_id = int(value[_VERSION_CHARACTERS : _VERSION_CHARACTERS + ID_DIGITS])
+            found.posts[post_id] = post = CachedPost(author_id, value[_VERSION_CHARACTERS + ID_DIGITS :])
+            self._keep_near(post_id, replace(copy, post=post))
+
+    def _keep_near(self, post_id: int, copy: _Copy) -> None:
+        old = self._near.pop(post_id, None)
+        self._near[post_id] = copy
+        self._near_bytes += len(copy.post.json) - (len(old.post.json) if old else 0)
+        while self._near_bytes > _NEAR_BYTES:
+            dropped = self._near.pop(next(iter(self._near)))  # the oldest: to order them by use would cost each read
+            self._near_bytes -= len(dropped.post.json)
+
+    async def begin_fill(self, post_ids: Sequence[int]) -> list[Fill]:
+        """Say that the database is about to be asked for these posts; those that somebody else fills are left out."""
+        asked = []
+        for post_id in post_ids:
+            node = await self._redis.node(self._tag(post_id))
+            fill = Fill(post_id, f"?{secrets.token_hex(8)}", node.epoch)
+            keys = self._keys(post_id, node.epoch)[:1]
+            asked.append((fill, node.run(_MARK, keys, fill.token, FILL_SECONDS, _FORMAT)))
+        return [fill for fill, sent in asked if await sent]
+
+    async def finish_fill(
+        self,
+        fills: Iterable[Fill],
+        authors: Mapping[int, int],
+        posts: Mapping[int, CachedPost],
+        *,
+        seconds: Mapping[int, int],
+    ) -> None:
+        """What the database said after `begin_fill`.
+
+        Args:
+            fills: what was begun.
+            authors: of the posts that exist.
+            posts: those that may be shown; of the others it is remembered that they are hidden or gone.
+            seconds: how long each of these stays as it is shown.
+        """
+        sent = []
+        for fill in fills:
+            node = await self._redis.node(self._tag(fill.post_id))
+            keys = [
+                *self._keys(fill.post_id, fill.epoch),
+                self._hold_key(authors.get(fill.post_id, fill.post_id), fill.epoch),
+            ]
+            post = posts.get(fill.post_id)
+            if post is None:
+                state = _HIDDEN if fill.post_id in authors else _GONE
+                sent.append(node.run(_FILL, keys, fill.token, state, "", _UNSEEN_SECONDS))
+                continue
+            version = _FORMAT + secrets.token_hex(_RANDOM_BYTES).encode()
+            value = b"%b%0*d%b" % (version, ID_DIGITS, post.author_id, post.json)
+            sent.append(node.run(_FILL, keys, fill.token, version, value, seconds[fill.post_id]))
+        for answer in sent:
+            await answer
 
     async def hold(self, post_ids: Iterable[int]) -> Hold:
         """From now on, until `release` or for a minute, the database is asked for these posts."""
@@ -122,4 +323,4 @@ class PostCache:
         for at in range(0, len(hold.post_ids), _AT_ONCE):
             some = hold.post_ids[at : at + _AT_ONCE]
             node = await self._redis.node(self._tag(some[0]))
-            await node.send("DEL", *(key for post_id in some for key in self._keys(post_id, node.epoch)))
+            await node.run(_FORGET, [key for post_id in some for key in self._keys(post_id, node.epoch)])

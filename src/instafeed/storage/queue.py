@@ -15,11 +15,15 @@ from instafeed.storage.outbox import Kind
 
 _CONNECTIONS = 16
 
-QUEUES = ("fanout", "media", "notify", "default")
+_IDLE_LENGTH = 2
+
+QUEUES = ("fanout", "bulk", "media", "notify", "default")
 CLOCK = "clock"
 """The queue of what runs by the clock: apart, so that no job can hold it up."""
 _QUEUE_OF = {
     Kind.FAN_OUT: "fanout",
+    Kind.DELIVER: "bulk",
+    Kind.PUSH_AGAIN: "bulk",
     Kind.RENDER: "media",
     Kind.NOTIFY: "notify",
     Kind.ALIGN: "fanout",
@@ -89,6 +93,14 @@ class Queue:
         except (RedisError, OSError, TimeoutError):
             telemetry.REDIS_FAILURES.labels("queue").inc()
             return {}
+
+    async def is_idle(self, queue: str) -> bool:
+        """Whether next to nothing waits in a queue; jobs that run count too. False if the queue's Redis does not answer."""
+        try:
+            return int(await self._client.zcard(queue_name(queue))) <= _IDLE_LENGTH
+        except (RedisError, OSError, TimeoutError):
+            telemetry.REDIS_FAILURES.labels("queue").inc()
+            return False
 
     async def ping(self) -> None:
         """Raise what the client raises when the queue's Redis does not answer."""

@@ -5,9 +5,10 @@ interval; it passes if that stays within the burst. Without Redis each process c
 passwords stays limited.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from instafeed.errors import RedisAway
 from instafeed.storage.redis import RedisServer, Script
@@ -29,8 +30,7 @@ return {0, arrival - now}
 """)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """`quota` requests in `seconds`, all at once or spread out."""
 
     name: str
@@ -38,8 +38,7 @@ class Policy:
     seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the limiter says of one request."""
 
     policy: Policy
@@ -49,6 +48,14 @@ class Verdict:
     """Seconds until the full quota is back."""
     retry_after: float
     """Seconds until a request passes; 0 if this one did."""
+
+
+class Count(NamedTuple):
+    """A request that is being counted; `asked` is Redis's answer, under way, or None where Redis is away."""
+
+    policy: Policy
+    client: str
+    asked: "asyncio.Future[Any] | None"
 
 
 _SECOND = 1_000_000  # microseconds
@@ -61,16 +68,34 @@ class RateLimiter:
         self._redis = redis
         self._local: OrderedDict[str, int] = OrderedDict()
 
-    async def check(self, policy: Policy, client: str) -> Verdict:
-        """Count one request of `client`."""
-        burst = policy.seconds * _SECOND
-        interval = burst // policy.quota
-        key = f"rate:{policy.name}:{client}"
+    async def begin(self, policy: Policy, client: str) -> Count:
+        """Count one request of `client`; `finish` says what comes of it."""
+        key = self._key(policy, client)
         try:
-            wait, ahead = await self._redis.run(_GCRA, [key], interval, burst)
+            return Count(policy, client, (await self._redis.node(key)).run(_GCRA, [key], *self._terms(policy)))
         except RedisAway:
-            wait, ahead = self._check_locally(key, interval, burst)
+            return Count(policy, client, None)
+
+    async def finish(self, count: Count) -> Verdict:
+        """What comes of a request. Without Redis this process counts."""
+        policy = count.policy
+        interval, burst = self._terms(policy)
+        try:
+            if count.asked is None:
+                raise RedisAway("Redis does not answer.")
+            wait, ahead = await count.asked
+        except RedisAway:
+            wait, ahead = self._check_locally(self._key(policy, count.client), interval, burst)
         return Verdict(policy, max(0, burst - ahead) // interval, ahead / _SECOND, wait / _SECOND)
+
+    @staticmethod
+    def _key(policy: Policy, client: str) -> str:
+        return f"rate:{policy.name}:{client}"
+
+    @staticmethod
+    def _terms(policy: Policy) -> tuple[int, int]:
+        burst = policy.seconds * _SECOND
+        return burst // policy.quota, burst
 
     def _check_locally(self, key: str, interval: int, burst: int) -> tuple[int, int]:
         now = time.monotonic_ns() // 1000

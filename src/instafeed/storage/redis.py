@@ -41,7 +41,8 @@ class _Server:
 
     After three failures in a row further calls fail at once for a second, so that requests do not wait in vain; one
     alone may be a hiccup of ours. All that times out with one connection, or is refused at once, is one failure; so is a
-    connection that cannot be made, but not one that is closed, because a new one may do.
+    connection that cannot be made, but not one that is closed, because a new one may do. A server that is gone says so at
+    once, each time that it is asked: whoever must know whether it has come back cannot go by what it was a moment ago.
     """
 
     def __init__(self, place: Place, login: Login, moved: Callable[["_Server", ReplyError | None], None]) -> None:
@@ -53,11 +54,18 @@ class _Server:
         self._ending: set[asyncio.Task[None]] = set()
         self._failures = 0
         self._away_until = 0.0
+        self._gone = False
 
     @property
     def alive(self) -> bool:
         """Whether we are connected."""
         return self._node is not None and self._node.alive
+
+    @property
+    def ready(self) -> Node | None:
+        """The connection, if there is one and nothing speaks against it."""
+        node = self._node
+        return node if node is not None and node.alive and self._failures < _FAILURES_IN_A_ROW else None
 
     async def node(self) -> Node:
         """The connection; without suspension if there is one.
@@ -65,7 +73,7 @@ class _Server:
         Raises:
             RedisAway: there is none, and none could be made.
         """
-        if self._failures >= _FAILURES_IN_A_ROW and time.monotonic() < self._away_until:
+        if not self._gone and self._failures >= _FAILURES_IN_A_ROW and time.monotonic() < self._away_until:
             raise away()
         if self._node is not None and self._node.alive:
             return self._node
@@ -83,7 +91,8 @@ class _Server:
         try:
             return await connect(self.place, self._login, self)
         except RedisAway as error:
-            self._failed("time-out" if isinstance(error.__cause__, TimeoutError) else "connection", error.__cause__)
+            reason = "time-out" if isinstance(error.__cause__, TimeoutError) else "connection"
+            self._failed(reason, error.__cause__, gone=error.gone)
             raise
 
     def _connected(self, connecting: asyncio.Task[Node]) -> None:
@@ -150,16 +159,19 @@ class _Server:
         finally:
             fail(pending, error, gone=gone)
 
-    def _failed(self, reason: str, error: BaseException | None) -> None:
+    def _failed(self, reason: str, error: BaseException | None, *, gone: bool = False) -> None:
         self._failures += 1
-        if self._failures >= _FAILURES_IN_A_ROW:
+        self._gone = gone
+        paused = time.monotonic() < self._away_until
+        if self._failures >= _FAILURES_IN_A_ROW and not paused:
             self._away_until = time.monotonic() + _PAUSE_SECONDS
-        _note(reason, error)
+        _note(reason, error, quietly=gone and paused)
 
 
-def _note(reason: str, error: BaseException | None) -> None:
+def _note(reason: str, error: BaseException | None, *, quietly: bool = False) -> None:
     telemetry.REDIS_FAILURES.labels(reason).inc()
-    _log.warning("redis failed", reason=reason, error=f"{type(error).__name__}: {error}"[:300])
+    if not quietly:
+        _log.warning("redis failed", reason=reason, error=f"{type(error).__name__}: {error}"[:300])
 
 
 class RedisServer:
@@ -186,6 +198,8 @@ class RedisServer:
 
     async def node(self, key: str) -> Node:
         """The connection to the server of a key; without suspension if there is one."""
+        if self._map is None and (node := self._seed.ready) is not None and not node.cluster:
+            return node
         return await self._node(key)
 
     async def call(self, key: str, *command: Word) -> Any:

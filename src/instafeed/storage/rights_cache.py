@@ -1,15 +1,21 @@
 """Whose posts a viewer's home feed may show, in Redis: what every page of the feed asks. PostgreSQL is the truth behind it.
 
-An entry is a set of account ids and lives in the slot of the viewer's feed. Whoever is about to change the truth *holds* the
+An entry is a set of account ids, the viewer's own among them, and lives in the slot of the viewer's feed. Beside it stands
+which of them are celebrities, whose posts are merged when the feed is read, and as of which *generation* of the list of all
+celebrities that is so: the generation changes with the list, and an entry of another one is not believed.
+
+Whoever is about to change the truth *holds* the
 entry first: it is gone then, and nobody can fill it until the hold is released after the commit. A hold that nobody
 releases ends by itself, long after the transaction that took it was ended by PostgreSQL's own limits. A fill names itself
 before it asks the database, and is dropped when a hold came in between. Keys carry the server's epoch: what a restarted
 server still knows is never believed.
 """
 
+import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from instafeed.ids import shard_of
 from instafeed.storage.redis import RedisServer, Script
@@ -18,18 +24,19 @@ HOLD_SECONDS = 60
 FILL_SECONDS = 10
 _SECONDS = 86_400
 
-# KEYS: entry, hold, fill. ARGV: token, seconds. Changes that take a right away must pass where Redis is full.
+# KEYS: entry, hold, fill, celebrities. ARGV: token, seconds. Changes that take a right away must pass where Redis is full.
 _HOLD = Script("""#!lua flags=allow-oom
-redis.call('DEL', KEYS[1], KEYS[3])
+redis.call('DEL', KEYS[1], KEYS[3], KEYS[4])
 redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
 """)
 
-# ARGV: token. A fill that began before the commit is dropped.
+# ARGV: token. A fill that began before the commit is dropped, and so is an entry: this may be another server than was held.
 _RELEASE = Script("""
-if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2], KEYS[3]) end
+redis.call('DEL', KEYS[1], KEYS[3], KEYS[4])
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 """)
 
-# ARGV: token, seconds to live, ids.
+# ARGV: token, seconds to live, ids, celebrities.
 _FILL = Script("""
 if redis.call('GET', KEYS[3]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 redis.call('DEL', KEYS[1], KEYS[3])
@@ -37,8 +44,29 @@ local ids = {}
 for id in string.gmatch(ARGV[3], '[^,]+') do ids[#ids + 1] = id end
 for i = 1, #ids, 1000 do redis.call('SADD', KEYS[1], unpack(ids, i, math.min(i + 999, #ids))) end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[4], ARGV[4], 'EX', ARGV[2])
 return 1
 """)
+
+_GENERATION = "{celebrities}"
+
+
+class Look(NamedTuple):
+    """A question under way: which celebrities a viewer follows, and of which generation the list of them is: one answer with
+    both, or one for each.
+    """
+
+    asked: "tuple[asyncio.Future[Any], ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """The database is being asked for a viewer's rights."""
+
+    account_id: int
+    token: str
+    epoch: str
+    generation: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +88,76 @@ class RightsCache:
         """The hash slot of what is kept for an account."""
         return f"rights:{{{shard_of(account_id) % self._buckets}}}"
 
+    def _key(self, account_id: int, epoch: str) -> str:
+        return f"{self.tag(account_id)}:{epoch}:{account_id}"
+
     def _keys(self, account_id: int, epoch: str) -> list[str]:
-        key = f"{self.tag(account_id)}:{epoch}:{account_id}"
-        return [key, f"{key}:hold", f"{key}:fill"]
+        key = self._key(account_id, epoch)
+        return [key, f"{key}:hold", f"{key}:fill", f"{key}:celebrities"]
+
+    async def begin_look(self, account_id: int) -> Look:
+        """Ask whether there is an entry; `finish_look` understands the answer."""
+        node = await self._redis.node(self.tag(account_id))
+        key = f"{self._key(account_id, node.epoch)}:celebrities"
+        if not node.cluster:
+            return Look((node.send("MGET", key, f"{_GENERATION}:{node.epoch}"),))
+        other = await self._redis.node(_GENERATION)
+        return Look((node.send("GET", key), other.send("GET", f"{_GENERATION}:{other.epoch}")))
+
+    async def finish_look(self, look: Look) -> list[int] | None:
+        """Which celebrities the viewer follows; None if there is no entry to be believed."""
+        asked = look.asked
+        celebrities, generation = await asked[0] if len(asked) == 1 else (await asked[0], await asked[1])
+        if celebrities is None or generation is None:
+            return None
+        of, _, ids = celebrities.partition(b" ")
+        if of != generation:
+            return None
+        return [int(id_) for id_ in ids.split(b",")] if ids else []
+
+    async def begin_ask(self, account_id: int, author_ids: Sequence[int]) -> "asyncio.Future[Any]":
+        """Ask which of these authors' posts the viewer's feed may show; `finish_ask` understands the answer."""
+        node = await self._redis.node(self.tag(account_id))
+        return node.send("SMISMEMBER", self._key(account_id, node.epoch), account_id, *author_ids)
+
+    def finish_ask(self, found: Sequence[int], author_ids: Collection[int]) -> Collection[int] | None:
+        """The authors whose posts it may show; None if there is no entry any more."""
+        if not found[0]:
+            return None
+        if 0 not in found:
+            return author_ids
+        return {author_id for author_id, allowed in zip(author_ids, found[1:], strict=True) if allowed}
+
+    async def members(self, account_id: int) -> set[int] | None:
+        """Everybody whose posts the viewer's feed may show, the viewer included; None if there is no entry."""
+        node = await self._redis.node(self.tag(account_id))
+        found = await node.send("SMEMBERS", self._key(account_id, node.epoch))
+        return set(map(int, found)) or None
+
+    async def begin_fill(self, account_id: int) -> Fill | None:
+        """Say that the database is about to be asked for a viewer's rights; None if somebody else is at it."""
+        node = await self._redis.node(_GENERATION)
+        key, token = f"{_GENERATION}:{node.epoch}", secrets.token_hex(4)
+        await node.send("SET", key, token, "NX")
+        generation: bytes = await node.send("GET", key)
+        node = await self._redis.node(self.tag(account_id))
+        token = secrets.token_hex(8)
+        fill = self._keys(account_id, node.epoch)[2]
+        if not await node.send("SET", fill, token, "NX", "EX", FILL_SECONDS):
+            return None
+        return Fill(account_id, token, node.epoch, generation)
+
+    async def finish_fill(self, fill: Fill, author_ids: Iterable[int], celebrities: Iterable[int]) -> None:
+        """What the database said after `begin_fill`; dropped if it may be no longer true."""
+        node = await self._redis.node(self.tag(fill.account_id))
+        ids = ",".join(map(str, [fill.account_id, *author_ids]))
+        header = f"{fill.generation.decode()} {','.join(map(str, celebrities))}"
+        await node.run(_FILL, self._keys(fill.account_id, fill.epoch), fill.token, _SECONDS, ids, header)
+
+    async def renew_celebrities(self) -> None:
+        """The list of celebrities is another one than before: believe no entry that knows the old one."""
+        node = await self._redis.node(_GENERATION)
+        await node.send("SET", f"{_GENERATION}:{node.epoch}", secrets.token_hex(4))
 
     async def hold(self, account_ids: Iterable[int]) -> list[Hold]:
         """From now on, until `release` or for a minute, the database is asked for the rights of these viewers."""

@@ -9,6 +9,7 @@ import hmac
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
+_TERMS_KEPT = 64
 _PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -28,7 +29,7 @@ class Signer:
         self._region = region
         self._access_key = access_key
         self._secret_key = secret_key
-        self._terms: tuple[tuple[float, int, str] | None, str, str, bytes] = (None, "", "", b"")
+        self._terms: dict[tuple[float, int, str], tuple[str, str, bytes]] = {}
 
     def url(self, method: str, key: str, *, at: float, seconds: int, query: str = "") -> str:
         """A URL that allows `method` on the object `key`.
@@ -40,9 +41,12 @@ class Signer:
             seconds: how long it is valid, at most a week.
             query: further parameters, encoded, in alphabetical order, all of them after `X-Amz-`.
         """
-        if self._terms[0] != (at, seconds, query):
-            self._terms = ((at, seconds, query), *self._terms_of(at, seconds, query))
-        _, parameters, head, signing_key = self._terms
+        terms = self._terms.get((at, seconds, query))
+        if terms is None:
+            if len(self._terms) >= _TERMS_KEPT:
+                self._terms.clear()
+            terms = self._terms[at, seconds, query] = self._terms_of(at, seconds, query)
+        parameters, head, signing_key = terms
         path = self._base + quote(key, safe="/~")
         request = f"{method}\n{path}\n{parameters}\nhost:{self._host}\n\nhost\nUNSIGNED-PAYLOAD"
         text = head + hashlib.sha256(request.encode()).hexdigest()

@@ -1,32 +1,43 @@
-"""Home feeds in Redis: the only code that spells `feed:`.
+"""Home feeds, and the recent posts of celebrities, in Redis: the only code that spells `feed:` and `recent:`.
 
-A feed is a list of decimal post ids, newest (highest) first and without repeats, that holds every post of the feed from
-its first entry down to its last. Its last entry may be a marker:
+A timeline is a list of decimal post ids, newest first. Its last entry may be a marker:
 
-- `0`: the list reaches the very end of the feed. It also keeps an empty feed in being.
+- `0`: the list reaches the very end of history. It also keeps an empty timeline in being.
 - a negative number: a rebuild is under way and names itself with it. Such a list already receives posts and shows none.
 
-A feed that is no list is not materialised: pushes to it do nothing, and a read rebuilds it. Ids never become Lua
-numbers, which lose digits above 2^53: without leading zeros the longer decimal is the larger, and of two of the same
-length the later in the alphabet.
+A timeline that is no list is not materialised: pushes to it do nothing, and a read rebuilds it.
+
+**Order.** A push looks at no list: it puts the id at the head. That is right as long as no id in any list of the bucket is
+much higher, which one number a bucket (`high`) tells. So the order is loose by a bound, the *disorder*: an id stands below
+another one only if it is less than that one plus the disorder. Reading sorts what it has read and keeps what nothing unread
+can belong between. Posts that come later than the disorder, and those that are pushed again, are put into their place.
+
+**Completeness.** A list lacks no post of the timeline between its newest and the *floor*: its lowest entry plus the disorder,
+or the very end.
+
+Ids never become Lua numbers, which lose digits above 2^53, but to be compared with a bound that is coarser than that:
+without leading zeros the longer decimal is the larger, and of two of the same length the later in the alphabet.
 """
 
 import asyncio
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from instafeed.ids import shard_of
+from instafeed.ids import SEQUENCE_BITS, SHARD_BITS, shard_of
 from instafeed.storage.follows import ID_DIGITS, PackedFollowers
 from instafeed.storage.redis import RedisServer, Script
 
+DISORDER_SECONDS = 30
+"""How late a post may reach home feeds, by its id, and still be pushed without a look."""
 _TRIM_SLACK = 50
 _IDS_A_CALL = 500
-_CALLS_IN_FLIGHT = 2
+_IDS_IN_FLIGHT = 2000
+_CALLS_IN_FLIGHT = 32
 _BUILD_SECONDS = 10
 
-# Shared by the scripts that change a list. `write` replaces a list and keeps its time to live.
+# Shared by the scripts that change a list. `write` replaces a list and keeps its time to live; `raise` notes the highest id
+# that was put into any list of the bucket and returns the one before.
 _LIBRARY = """
 local function marker(id) local c = string.byte(id); return c == 45 or c == 48 end
 local function below(a, b)
@@ -34,19 +45,33 @@ local function below(a, b)
   if #a ~= #b then return #a < #b end
   return a < b
 end
+local function raise(key, id)
+  local high = redis.call('GET', key)
+  if not high or below(high, id) then redis.call('SET', key, id) end
+  return high
+end
 local function write(key, list)
   local ttl = redis.call('PTTL', key)
   redis.call('DEL', key)
   for i = 1, #list, 1000 do redis.call('RPUSH', key, unpack(list, i, math.min(i + 999, #list))) end
   if ttl > 0 and #list > 0 then redis.call('PEXPIRE', key, ttl) end
 end
--- Merge `ids` (descending) into `list` (descending, perhaps with a marker at its end); returns the entries and the
--- marker. Without a marker the list says nothing of what is below its last entry, so older ids are left out: they are
--- found in SQL.
-local function merge(list, ids)
-  local last = list[#list]
-  local tail = marker(last) and last or nil
-  local out, i, j, n = {}, 1, 1, #list - (tail and 1 or 0)
+-- A list's entries in strict order, each once, and its marker. The list is nearly sorted, which insertion likes best.
+local function sorted(list)
+  local tail = #list > 0 and marker(list[#list]) and table.remove(list) or nil
+  for i = 2, #list do
+    local id, j = list[i], i - 1
+    while j > 0 and below(list[j], id) do list[j + 1] = list[j]; j = j - 1 end
+    list[j + 1] = id
+  end
+  local out = {}
+  for i = 1, #list do if list[i] ~= list[i - 1] then out[#out + 1] = list[i] end end
+  return out, tail
+end
+-- Merge `ids` (descending) into a list (its entries and marker). Without a marker the list says nothing of what is below its
+-- last entry, so older ids are left out: they are found in SQL.
+local function merge(list, tail, ids)
+  local out, i, j, n = {}, 1, 1, #list
   while i <= n or j <= #ids do
     local id
     if j > #ids then id = list[i]; i = i + 1
@@ -58,7 +83,7 @@ local function merge(list, ids)
     else id = list[i]; i = i + 1 end
     out[#out + 1] = id
   end
-  return out, tail
+  return out
 end
 local function cut(list, cap) for i = #list, cap + 1, -1 do list[i] = nil end end
 local function split(packed)
@@ -68,49 +93,53 @@ local function split(packed)
 end
 """
 
-# ARGV: post id, followers (fixed width), window, slack. A list whose head is lower takes the id at its head, and cannot
-# have had it; else this post is late or was pushed before, and its place is searched for, from the head on in steps that
-# double and then halve. Like `merge`, `insert` leaves out what is below a list without a marker.
+# KEYS: high. ARGV: post id, keys of lists (fixed width), their width, window, slack, disorder, 1 to look for the id first.
+# The keys come from the database as they are: to build them here would take a fifth longer.
 _PUSH = Script(
     _LIBRARY
-    + f"""
-local function insert(key, id)
-  local first, last, length = 1, 1, redis.call('LLEN', key)
-  while last < length and not below(redis.call('LINDEX', key, last), id) do first, last = last + 1, last * 2 end
+    + """
+local call, sub = redis.call, string.sub
+local id, keys, width, cap = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local full = cap + tonumber(ARGV[5])
+local function insert(key)
+  local head = call('LINDEX', key, 0)
+  if not head or call('LPOS', key, id) then return 0 end
+  if below(head, id) then return call('LPUSHX', key, id) end
+  local first, last, length = 1, 1, call('LLEN', key)
+  while last < length and not below(call('LINDEX', key, last), id) do first, last = last + 1, last * 2 end
   last = math.min(last, length)
   while first < last do
     local middle = math.floor((first + last) / 2)
-    if below(redis.call('LINDEX', key, middle), id) then last = middle else first = middle + 1 end
+    if below(call('LINDEX', key, middle), id) then last = middle else first = middle + 1 end
   end
-  local above, lower = unpack(redis.call('LRANGE', key, first - 1, first))
-  if above == id or not lower then return 0 end
-  return redis.call('LINSERT', key, 'BEFORE', lower, id)
+  local _, lower = unpack(call('LRANGE', key, first - 1, first))
+  if not lower then return 0 end
+  return call('LINSERT', key, 'BEFORE', lower, id)
 end
-local prefix, id, followers, cap = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
-local full = cap + tonumber(ARGV[4])
-for at = 1, #followers, {ID_DIGITS} do
-  local key = prefix .. string.sub(followers, at, at + {ID_DIGITS - 1})
-  local head = redis.call('LINDEX', key, 0)
-  if head and head ~= id then
-    local length = below(head, id) and redis.call('LPUSHX', key, id) or insert(key, id)
-    if length > full then
-      -- A list under construction that outgrows the window is given up: cut, it would pass for a whole one.
-      if string.byte(redis.call('LINDEX', key, -1)) == 45 then redis.call('DEL', key, key .. ':lock')
-      else redis.call('LTRIM', key, 0, cap - 1) end
-    end
+local high = raise(KEYS[1], id)
+local look = ARGV[7] == '1' or not high or tonumber(id) + tonumber(ARGV[6]) <= tonumber(high)
+for at = 1, #keys, width do
+  local key = sub(keys, at, at + width - 1)
+  local length = look and insert(key) or not look and call('LPUSHX', key, id)
+  if length > full then
+    -- A list under construction that outgrows the window is given up: cut, it would pass for a whole one.
+    if string.byte(call('LINDEX', key, -1)) == 45 then call('DEL', key, key .. ':lock')
+    else call('LTRIM', key, 0, cap - 1) end
   end
 end
 """
 )
 
-# ARGV: window, ids. Returns 0 if there is no list.
+# KEYS: list, high. ARGV: window, ids. Returns 0 if there is no list.
 _MERGE = Script(
     _LIBRARY
     + """
 local old = redis.call('LRANGE', KEYS[1], 0, -1)
 if #old == 0 then return 0 end
-local cap = tonumber(ARGV[1])
-local list, tail = merge(old, split(ARGV[2]))
+local cap, ids = tonumber(ARGV[1]), split(ARGV[2])
+local list, tail = sorted(old)
+list = merge(list, tail, ids)
+if ids[1] then raise(KEYS[2], ids[1]) end
 -- A list under construction is cut by its builder; a cut takes the end marker off.
 if #list > cap and (not tail or tail == '0') then cut(list, cap); tail = nil end
 if tail then list[#list + 1] = tail end
@@ -119,7 +148,7 @@ return 1
 """
 )
 
-# ARGV: ids to take out.
+# KEYS: list. ARGV: ids to take out.
 _REMOVE = Script(
     _LIBRARY
     + """
@@ -132,8 +161,8 @@ if #kept < #old then write(KEYS[1], kept) end
 """
 )
 
-# ARGV: builder's marker, seconds. Returns the marker to finish with, or nothing if another builder is at work or the
-# list is whole. A list that a dead builder left is taken over with what was pushed to it meanwhile.
+# KEYS: list, lock. ARGV: builder's marker, seconds. Returns the marker to finish with, or nothing if another builder is at
+# work or the list is whole. A list that a dead builder left is taken over with what was pushed to it meanwhile.
 _BEGIN = Script("""
 local tail = redis.call('LINDEX', KEYS[1], -1)
 if tail and string.byte(tail) ~= 45 then return false end
@@ -143,14 +172,16 @@ redis.call('EXPIRE', KEYS[1], 60)
 return ARGV[1]
 """)
 
-# ARGV: builder's marker, window, ids, whether they are all there are, seconds to live. Only the builder whose marker the
-# list carries may finish it: its query began after the list did.
+# KEYS: list, lock, high. ARGV: builder's marker, window, ids, whether they are all there are, seconds to live. Only the
+# builder whose marker the list carries may finish it: its query began after the list did.
 _FINISH = Script(
     _LIBRARY
     + """
 if redis.call('LINDEX', KEYS[1], -1) ~= ARGV[1] then return 0 end
-local cap = tonumber(ARGV[2])
-local list = merge(redis.call('LRANGE', KEYS[1], 0, -1), split(ARGV[3]))
+local cap, ids = tonumber(ARGV[2]), split(ARGV[3])
+local list, tail = sorted(redis.call('LRANGE', KEYS[1], 0, -1))
+list = merge(list, tail, ids)
+if ids[1] then raise(KEYS[3], ids[1]) end
 if #list > cap then cut(list, cap) elseif ARGV[4] == '1' then list[#list + 1] = '0' end
 write(KEYS[1], list)
 redis.call('EXPIRE', KEYS[1], ARGV[5])
@@ -159,7 +190,8 @@ return 1
 """
 )
 
-# ARGV: how many entries (0: all), seconds to live. Returns the list's first entries; nothing if it is not whole.
+# KEYS: list. ARGV: how many entries (0: all), seconds to live. Returns the list's first entries; nothing if it is not whole.
+# That the list lives on also shows that Redis takes writes: one that does not may not have been told of changes.
 _READ = Script("""
 local tail = redis.call('LINDEX', KEYS[1], -1)
 if not tail or string.byte(tail) == 45 then return false end
@@ -167,112 +199,202 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[1]) - 1)
 """)
 
+# KEYS: lists, strictly sorted. ARGV: ids are wanted below this one, from this one on, how many of each list, seconds that the
+# lists live on. Returns for each list a text: how far down it is complete (`-` if it is not whole), and the ids, separated by commas.
+_READ_MANY = Script(
+    _LIBRARY
+    + """
+local call, out = redis.call, {}
+local top, bottom, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
+for n, key in ipairs(KEYS) do
+  local head = call('LINDEX', key, 0)
+  local tail = head and call('LINDEX', key, -1)
+  if not head or string.byte(tail) == 45 then out[n] = '-'
+  elseif head ~= '0' and below(head, bottom) then out[n] = bottom; call('EXPIRE', key, ARGV[4])
+  else
+    call('EXPIRE', key, ARGV[4])
+    local first, last = 0, 0
+    if head ~= '0' and not below(head, top) then
+      last = call('LLEN', key)
+      while first < last do
+        local middle = math.floor((first + last) / 2)
+        if below(call('LINDEX', key, middle), top) then last = middle else first = middle + 1 end
+      end
+    end
+    local ids = call('LRANGE', key, first, first + count - 1)
+    local floor = ids[#ids] or (marker(tail) and '0' or tail)
+    while #ids > 0 and below(ids[#ids], bottom) do ids[#ids] = nil; floor = bottom end
+    out[n] = #ids > 0 and floor .. ',' .. table.concat(ids, ',') or floor
+  end
+end
+return out
+"""
+)
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What Redis holds of a feed: ids newest first, and whether they reach the feed's end."""
+
+class Window(NamedTuple):
+    """What Redis holds of a timeline: ids newest first, without repeats; no other is missing down to `floor` (0: the end)."""
 
     ids: list[int]
-    to_the_end: bool
+    floor: int
+
+    @property
+    def to_the_end(self) -> bool:
+        """Whether there is nothing below."""
+        return self.floor == 0
 
 
 class Timelines:
-    """The feeds of all accounts.
+    """The timelines of all accounts of one kind.
 
     Every method raises `RedisAway` when Redis does not answer.
     """
 
-    def __init__(self, redis: RedisServer, *, window: int, buckets: int, idle_days: int) -> None:
+    def __init__(
+        self, redis: RedisServer, name: str, *, window: int, buckets: int, idle_days: int, disorder_seconds: float
+    ) -> None:
         self._redis = redis
+        self._name = name
         self._window = window
         self._buckets = buckets
         self._idle_seconds = idle_days * 86_400
+        self._disorder = int(disorder_seconds * 1000) << (SHARD_BITS + SEQUENCE_BITS)
+        # A double is off by 2^10 near 2^63.
+        self._floor_above = self._disorder + (1 << SEQUENCE_BITS + 1 if self._disorder else 0)
 
     @property
     def window(self) -> int:
-        """Entries that a feed keeps."""
+        """Entries that a timeline keeps."""
         return self._window
 
     @property
     def buckets(self) -> int:
-        """How many Redis hash slots feeds are spread over."""
+        """How many Redis hash slots timelines are spread over."""
         return self._buckets
 
-    def _prefix(self, bucket: int) -> str:
-        return f"feed:{{{bucket}}}:"
+    @property
+    def key_parts(self) -> tuple[str, str]:
+        """What stands in a key before the bucket, and between the bucket and the id, which is `ID_DIGITS` wide."""
+        return f"{self._name}:{{", "}:"
+
+    def bucket_of(self, account_id: int) -> int:
+        """Which of the `buckets` an account's timeline is in."""
+        return shard_of(account_id) % self._buckets
 
     def _key(self, account_id: int) -> str:
-        return f"{self._prefix(shard_of(account_id) % self._buckets)}{account_id:0{ID_DIGITS}d}"
+        before, after = self.key_parts
+        return f"{before}{self.bucket_of(account_id)}{after}{account_id:0{ID_DIGITS}d}"
 
-    async def _run(self, script: Script, keys: list[str], *arguments: str | int) -> Any:
-        return await self._redis.run(script, keys, *arguments)
+    def _high(self, bucket: int) -> str:
+        before, after = self.key_parts
+        return f"{before}{bucket}{after}high"
 
-    async def read(self, account_id: int, *, limit: int | None) -> Window | None:
-        """The first `limit` entries (None: all); None if the feed is not materialised or is being rebuilt."""
-        found = await self._run(_READ, [self._key(account_id)], limit or 0, self._idle_seconds)
+    async def begin_read(self, account_id: int, *, limit: int | None) -> "asyncio.Future[Any]":
+        """Ask for the first `limit` entries (None: all); `finish_read` understands the answer. The timeline lives on for as
+        long as an idle one lives.
+        """
+        key = self._key(account_id)
+        return (await self._redis.node(key)).run(_READ, [key], limit or 0, self._idle_seconds)
+
+    def finish_read(self, found: Sequence[bytes] | None) -> Window | None:
+        """What `begin_read` was answered; None if the timeline is not materialised or is being rebuilt."""
         if found is None:
             return None
-        entries = [int(entry) for entry in found]
-        if entries[-1] == 0:
-            return Window(entries[:-1], to_the_end=True)
-        return Window(entries, to_the_end=False)
+        ids = sorted(set(map(int, found)), reverse=True)
+        if ids[-1] == 0:
+            return Window(ids[:-1], floor=0)
+        floor = ids[-1] + self._floor_above
+        while ids and ids[-1] < floor:
+            ids.pop()
+        return Window(ids, floor)
 
-    async def push(self, post_id: int, followers: Iterable[PackedFollowers]) -> None:
-        """Put a post into the materialised feeds among `followers`; again is harmless.
+    async def read(self, account_id: int, *, limit: int | None) -> Window | None:
+        """The first `limit` entries (None: all); None if the timeline is not materialised or is being rebuilt."""
+        return self.finish_read(await (await self.begin_read(account_id, limit=limit)))
 
-        Ids are cut from the packed texts and handed on as they are: Python touches no follower. Few hundred ids a call
-        and two calls in flight keep Redis busy without making its other clients wait.
+    async def read_many(self, account_ids: Sequence[int], *, below: int, above: int, limit: int) -> list[Window | None]:
+        """Of each timeline at most `limit` ids below the one and not below the other, and how far down they are complete; None
+        as in `read`. The timelines live on.
+
+        Only for timelines without disorder.
         """
-        width = _IDS_A_CALL * ID_DIGITS
-        calls = (
-            (self._prefix(some.bucket), some.ids[at : at + width])
+        by_bucket: dict[int, list[int]] = {}
+        for account_id in account_ids:
+            by_bucket.setdefault(self.bucket_of(account_id), []).append(account_id)
+        asked = []
+        for some in by_bucket.values():
+            keys = [self._key(account_id) for account_id in some]
+            node = await self._redis.node(keys[0])
+            asked.append((some, node.run(_READ_MANY, keys, below, above, limit, self._idle_seconds)))
+        found: dict[int, Window | None] = {}
+        for some, answer in asked:
+            for account_id, text in zip(some, await answer, strict=True):
+                floor, *ids = text.split(b",")
+                found[account_id] = (
+                    None if floor == b"-" else Window([int(id_) for id_ in ids if id_ != b"0"], int(floor))
+                )
+        return [found[account_id] for account_id in account_ids]
+
+    async def push(self, post_id: int, followers: Iterable[PackedFollowers], *, again: bool) -> None:
+        """Put a post into the materialised timelines among `followers`; `again` if it may be in some of them already.
+
+        Keys are cut from the packed texts and handed on as they are: Python touches no follower. Few hundred a call keep
+        Redis's other clients from waiting, and some calls in flight keep Redis busy: the more, the smaller they are.
+        """
+        calls = [
+            (self._high(some.bucket), some.keys[at : at + _IDS_A_CALL * some.width], some.width)
             for some in followers
-            for at in range(0, len(some.ids), width)
-        )
+            for at in range(0, len(some.keys), _IDS_A_CALL * some.width)
+        ]
+        flags = (self._window, _TRIM_SLACK, self._disorder, int(again))
+        largest = max((len(keys) // width for _, keys, width in calls), default=1)
+        waiting = iter(calls)
 
         async def make_calls() -> None:
-            for prefix, ids in calls:
-                await self._run(_PUSH, [prefix], str(post_id), ids, self._window, _TRIM_SLACK)
+            for high, keys, width in waiting:
+                await self._redis.run(_PUSH, [high], post_id, keys, width, *flags)
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(_CALLS_IN_FLIGHT):
+                for _ in range(max(1, min(_IDS_IN_FLIGHT // largest, len(calls), _CALLS_IN_FLIGHT))):
                     group.create_task(make_calls())
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
-    async def push_to(self, account_id: int, post_id: int) -> None:
-        """Put a post into one feed, if it is materialised."""
-        bucket = shard_of(account_id) % self._buckets
-        await self.push(post_id, [PackedFollowers(bucket, f"{account_id:0{ID_DIGITS}d}")])
+    async def push_to(self, account_id: int, post_id: int, *, again: bool) -> None:
+        """Put a post into one timeline, if it is materialised."""
+        key = self._key(account_id)
+        await self.push(post_id, [PackedFollowers(self.bucket_of(account_id), key, len(key))], again=again)
 
     async def merge(self, account_id: int, post_ids: Iterable[int]) -> bool:
-        """Put posts of any age into a feed; False if it is not materialised."""
+        """Put posts of any age into a timeline; False if it is not materialised."""
         ids = ",".join(map(str, sorted(post_ids, reverse=True)))
-        return bool(await self._run(_MERGE, [self._key(account_id)], self._window, ids))
+        keys = [self._key(account_id), self._high(self.bucket_of(account_id))]
+        return bool(await self._redis.run(_MERGE, keys, self._window, ids))
 
     async def remove(self, account_id: int, post_ids: Iterable[int]) -> None:
-        """Take posts out of a feed."""
-        await self._run(_REMOVE, [self._key(account_id)], ",".join(map(str, post_ids)))
+        """Take posts out of a timeline."""
+        await self._redis.run(_REMOVE, [self._key(account_id)], ",".join(map(str, post_ids)))
 
     async def entries(self, account_id: int) -> list[int]:
-        """All ids that the list holds, also while it is rebuilt."""
-        found: list[bytes] = await self._redis.call(key := self._key(account_id), "LRANGE", key, 0, -1)
-        return [id_ for id_ in map(int, found) if id_ > 0]
+        """All ids that the list holds, in its order, also while it is rebuilt."""
+        key = self._key(account_id)
+        return [id_ for id_ in map(int, await self._redis.call(key, "LRANGE", key, 0, -1)) if id_ > 0]
 
     async def begin_rebuild(self, account_id: int) -> str | None:
         """Create the list, so that what is published from now on is pushed to it; None if somebody else rebuilds."""
         key = self._key(account_id)
-        marker: bytes | None = await self._run(
+        marker: bytes | None = await self._redis.run(
             _BEGIN, [key, f"{key}:lock"], f"-{1 + secrets.randbits(62)}", _BUILD_SECONDS
         )
         return marker.decode() if marker else None
 
     async def finish_rebuild(self, account_id: int, marker: str, post_ids: Iterable[int], *, to_the_end: bool) -> bool:
-        """Fill the list with the feed's posts as SQL gave them after `begin_rebuild`; False if the list is another's now."""
+        """Fill the list with the timeline's posts as SQL gave them after `begin_rebuild`, newest first; False if the list is
+        another's now.
+        """
         key = self._key(account_id)
+        keys = [key, f"{key}:lock", self._high(self.bucket_of(account_id))]
         ids = ",".join(map(str, post_ids))
-        done = await self._run(
-            _FINISH, [key, f"{key}:lock"], marker, self._window, ids, int(to_the_end), self._idle_seconds
-        )
+        done = await self._redis.run(_FINISH, keys, marker, self._window, ids, int(to_the_end), self._idle_seconds)
         return bool(done)
