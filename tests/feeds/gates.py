@@ -1,4 +1,8 @@
-"""Puts tasks in a test's hands: each waits at every call of a server until the test lets it on, or ends it there."""
+"""Puts tasks in a test's hands: each waits at every call of a server until the test lets it on, or ends it there.
+
+A transaction is two calls: its statements, and its commit. Only one stands before its commit at a time: whoever comes to
+write anything lets that one commit first, because its locks would be waited for.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -25,6 +29,8 @@ class Actor:
     """A task that stops before each call of a server. Of tasks that it starts, only one may make calls at a time."""
 
     def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
+        self.must_end_well = False
+        """Whether it may not be killed."""
         self._gate: asyncio.Future[None] | None = None
         self._arrived = asyncio.Event()
         self._task = asyncio.create_task(self._run(work))
@@ -59,15 +65,19 @@ class Actor:
         async with asyncio.timeout(30):  # two that wait for each other are a failure
             await self._arrived.wait()
 
-    async def step(self, error: BaseException | None = None) -> None:
-        """Let it make one call, or fail in its place; return when it stands before the next one, or has ended."""
-        if self._gate is not None:
+    async def advance(self, error: BaseException | None = None) -> None:
+        """Like `step`, for other actors: how it ends is not their affair."""
+        if self._gate is not None and not self._gate.done():
             self._arrived.clear()
             if error is None:
                 self._gate.set_result(None)
             else:
                 self._gate.set_exception(error)
             await self._arrive()
+
+    async def step(self, error: BaseException | None = None) -> None:
+        """Let it make one call, or fail in its place; return when it stands before the next one, or has ended."""
+        await self.advance(error)
         if self.ended and not self._task.cancelled():
             failure = self._task.exception()
             if failure is not None and not _is_killed(failure):
@@ -94,48 +104,80 @@ class Actor:
 
 
 _actor: ContextVar[Actor | None] = ContextVar("actor", default=None)
+_in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
 
 
 async def _wait() -> None:
     actor = _actor.get()
-    if actor is not None:
+    if actor is not None and not _in_transaction.get():
         await actor.wait()
 
 
 class _GatedConnection:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, let_commit: Callable[[], Awaitable[None]]) -> None:
         self._connection = connection
+        self._let_commit = let_commit
 
     def __getattr__(self, name: str) -> Any:
         call: Callable[..., Awaitable[Any]] = getattr(self._connection, name)
 
-        async def gated(*arguments: Any) -> Any:
+        async def gated(statement: str, *arguments: Any) -> Any:
             await _wait()
-            return await call(*arguments)
+            if not statement.lstrip().startswith("select"):
+                await self._let_commit()
+            return await call(statement, *arguments)
 
         return gated
 
 
 class GatedDatabase(Database):
-    """Stops actors before each statement; a transaction is one call."""
+    """Stops actors before each statement, before each transaction, and before its commit."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.ungated = database
+        self._committing: Actor | None = None
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether an actor stands before a commit."""
+        return self._committing is not None
+
+    async def let_commit(self) -> None:
+        """Let the actor commit that stands before it, if one does."""
+        if self._committing is not None:
+            await self._committing.advance()
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
         """A connection."""
-        async with self._database.acquire() as connection:
-            yield cast("Connection", _GatedConnection(connection))
+        async with self.ungated.acquire() as connection:
+            yield cast("Connection", _GatedConnection(connection, self.let_commit))
 
     async def transact(self, body: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `body` in a transaction."""
         await _wait()
-        return await self._database.transact(body)
+        await self.let_commit()
+        actor = _actor.get()
+
+        async def gated(connection: Connection) -> T:
+            inside = _in_transaction.set(True)
+            try:
+                result = await body(connection)
+            finally:
+                _in_transaction.reset(inside)
+            if actor is not None:
+                self._committing = actor
+                try:
+                    await actor.wait()
+                finally:
+                    self._committing = None
+            return result
+
+        return await self.ungated.transact(gated)
 
 
 class GatedRedis(RedisServer):
-    """Stops actors before each call."""
+    """Stops actors before each call; those that they make amid a transaction are part of it."""
 
     async def node(self, key: str) -> Node:
         """The connection, for one trip."""

@@ -10,12 +10,13 @@ from prometheus_client import REGISTRY
 
 from instafeed import accounts, feeds
 from instafeed.ids import MAX_ID
-from instafeed.models import Page, Post
+from instafeed.models import Page
+from instafeed.storage.post_cache import CachedPost
 from instafeed.storage.timelines import Window
 from tests.client import Client
 from tests.conftest import running_api
 from tests.feeds.gates import Actor
-from tests.feeds.world import World, add_follows, add_posts, add_rows, viewer
+from tests.feeds.world import World, add_follows, add_posts, add_rows, render, viewer
 
 HISTORY = 35  # with a window of 10
 
@@ -115,7 +116,7 @@ async def test_a_feed_that_is_not_in_redis_is_answered_in_full_and_rebuilt_once(
     pages = await asyncio.gather(*(world.page(reader, 30) for _ in range(20)))
     assert pages == [(expected, expected[-1])] * 20
     assert rebuilds() - before == 1
-    assert await world.window(reader) == Window(expected[:10], to_the_end=False)
+    assert await world.res.timelines.entries(reader) == expected[:10]
 
 
 async def test_within_the_window_sql_is_asked_for_no_ids(world: World) -> None:
@@ -124,11 +125,11 @@ async def test_within_the_window_sql_is_asked_for_no_ids(world: World) -> None:
     await add_posts(world, [newcomer] * 4)
     await world.materialise(newcomer)
     from_window, from_sql = reads("window"), reads("sql")
-    await world.page(reader, 9)
+    await world.page(reader, 5)  # of the last few in a list nobody knows what belongs between them
     await world.page(newcomer, 4)
     await world.walk(newcomer, [3])
     assert (reads("window"), reads("sql")) == (from_window + 4, from_sql)
-    await world.page(reader, 10)
+    await world.page(reader, 7)
     assert (reads("window"), reads("sql")) == (from_window + 4, from_sql + 1)
 
 
@@ -161,10 +162,10 @@ async def test_a_post_that_is_deleted_while_it_is_read_is_shown_whole_or_not_at_
         photo = {"shard": 3, "id": post, "account_id": author, "status": "ready", "object_key": "", "post_id": post}
         await add_rows(gated, "media", [photo | {"position": 1}])
         await gated.flush()
-        pages: list[Page[Post]] = []
+        pages: list[Page[tuple[int, CachedPost]]] = []
 
-        async def read(pages: list[Page[Post]] = pages) -> None:
-            pages.append(await feeds.read_home(gated.res, viewer(author), below=MAX_ID, limit=5))
+        async def read(pages: list[Page[tuple[int, CachedPost]]] = pages) -> None:
+            pages.append(await feeds.read_home(gated.res, viewer(author), below=MAX_ID, limit=5, render=render))
 
         actor = await Actor.begin(read())
         for _ in range(calls):
@@ -172,7 +173,7 @@ async def test_a_post_that_is_deleted_while_it_is_read_is_shown_whole_or_not_at_
         ended = actor.ended
         await gated.delete(author, post)
         await actor.finish()
-        assert all(shown.media for shown in pages[0].items)
+        assert all(b"1 photos" in shown.json for _, shown in pages[0].items)
         if ended:
             break
     assert calls > 5
@@ -184,13 +185,13 @@ async def test_deleted_posts_leave_the_window_when_they_are_met(world: World) ->
     assert window is not None
     await world.delete(author, window.ids[1])
     await world.page(reader, 5)
-    assert await world.window(reader) == Window([window.ids[0], *window.ids[2:]], to_the_end=False)
+    assert await world.window(reader) == window._replace(ids=[window.ids[0], *window.ids[2:]])
 
 
 async def test_an_empty_feed_is_materialised_by_its_first_read(world: World) -> None:
     reader, author = await world.account(), await world.account()
     assert await world.page(reader, 30) == ([], None)
-    assert await world.window(reader) == Window([], to_the_end=True)
+    assert await world.window(reader) == Window([], floor=0)
     before = rebuilds()
     assert await world.page(reader, 30) == ([], None)
     await world.follow(reader, author)

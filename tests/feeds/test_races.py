@@ -72,8 +72,7 @@ class Scene:
             defined = await self.world.defined(self.reader)
             window = await self.world.window(self.reader)
             if window is not None:
-                last = 0 if window.to_the_end else window.ids[-1]
-                assert {id_ for id_ in defined if id_ >= last} <= set(window.ids)
+                assert {id_ for id_ in defined if id_ >= window.floor} <= set(window.ids)
             assert await self.world.walk(self.reader, [4]) == defined
             await self.world.unlock(self.reader)
 

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from instafeed import feeds, follows, posts, telemetry, work
+from instafeed import accounts, blocks, feeds, follow_requests, follows, mutes, posts, telemetry, work
 from instafeed.ids import MAX_ID, IdMaker, shard_of
 from instafeed.jobs.adapters import VERBS
-from instafeed.models import Viewer
+from instafeed.models import AccountChanges, Post, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
@@ -24,11 +24,35 @@ class SilentQueue(Queue):
     async def ring(self, kind: Kind, entry_id: int) -> None:
         """Do nothing."""
 
+    async def is_idle(self, queue: str) -> bool:
+        """Others wait, so that work is divided."""
+        return False
+
 
 def viewer(account_id: int) -> Viewer:
     """A log-in of the account."""
     return Viewer(account_id, account_id, str(account_id))
 
+
+def render(post: Post) -> bytes:
+    """How a post is shown here."""
+    return shown(post.caption, len(post.media))
+
+
+def shown(caption: str, photos: int) -> bytes:
+    """What `render` makes of a post with this caption and so many photos."""
+    return f"{caption} ({photos} photos)".encode()
+
+
+_END_HOLDS = """
+for _, key in ipairs(redis.call('KEYS', 'rights:*')) do
+  if string.find(key, ':hold$') or string.find(key, ':fill$') then redis.call('DEL', key) end
+end
+for _, key in ipairs(redis.call('KEYS', 'post:*')) do
+  local value = redis.call('GET', key)
+  if string.find(value, '^[-?]') then redis.call('DEL', key) end
+end
+"""
 
 _milliseconds = itertools.count(1_800_000_000_000)
 
@@ -62,6 +86,9 @@ class World:
             " returning 1",
             shard,
             id_,
+        )
+        await self.sql(
+            "insert into usernames (username, account_id) values ('u' || $1::bigint::text, $1::bigint) returning 1", id_
         )
         return id_
 
@@ -106,6 +133,54 @@ class World:
         """Delete a post."""
         await posts.delete(self.res, viewer(author), post_id)
 
+    async def edit(self, author: int, post_id: int, caption: str) -> None:
+        """Change a post's caption."""
+        await posts.edit(self.res, viewer(author), post_id, caption=caption, alt_texts=[])
+
+    async def remove_follower(self, author: int, follower: int) -> None:
+        """Make an account follow no more."""
+        await follows.remove_follower(self.res, viewer(author), follower)
+
+    async def approve(self, author: int, requester: int) -> None:
+        """Let a requester follow."""
+        await follow_requests.approve(self.res, viewer(author), requester)
+
+    async def refuse(self, author: int, requester: int) -> None:
+        """Let a requester not follow."""
+        await follow_requests.refuse(self.res, viewer(author), requester)
+
+    async def set_private(self, account: int, private: bool) -> None:
+        """Go private, or public."""
+        await accounts.update(self.res, viewer(account), AccountChanges(is_private=private))
+
+    async def rename(self, account: int, name: str) -> None:
+        """Change the name that stands beside an account's posts."""
+        await accounts.update(self.res, viewer(account), AccountChanges(display_name=name))
+
+    async def block(self, me: int, other: int) -> None:
+        """Block."""
+        await blocks.block(self.res, viewer(me), other)
+
+    async def unblock(self, me: int, other: int) -> None:
+        """Block no more."""
+        await blocks.unblock(self.res, viewer(me), other)
+
+    async def mute(self, me: int, other: int) -> None:
+        """Mute."""
+        await mutes.mute(self.res, viewer(me), other)
+
+    async def unmute(self, me: int, other: int) -> None:
+        """Mute no more."""
+        await mutes.unmute(self.res, viewer(me), other)
+
+    async def suspend(self, account: int) -> None:
+        """Suspend an account."""
+        await accounts.suspend(self.res, f"u{account}")
+
+    async def unsuspend(self, account: int) -> None:
+        """Bring an account back."""
+        await accounts.unsuspend(self.res, f"u{account}")
+
     async def pending(self) -> list[tuple[int, Kind]]:
         """The entries of the outbox that are not done, oldest first."""
         async with self.res.db.acquire() as connection:
@@ -124,15 +199,23 @@ class World:
         """Run jobs until none is left."""
         await self.lapse()
         for _ in range(10):
-            for entry in await self.pending():
+            pending = await self.pending()
+            for entry in pending:
                 await self.perform(*entry)
-        assert await self.pending() == [], "work comes to an end"
+            if not pending:
+                break
+        else:
+            raise AssertionError("work comes to an end")
+
+    def render(self, post: Post) -> bytes:
+        """How this world shows a post, which is cached."""
+        return render(post)
 
     async def page(self, account: int, limit: int, below: int = MAX_ID) -> tuple[list[int], int | None]:
         """A page of the home feed: ids, and where the next one begins."""
-        page = await feeds.read_home(self.res, viewer(account), below=below, limit=limit)
+        page = await feeds.read_home(self.res, viewer(account), below=below, limit=limit, render=self.render)
         assert len(page.items) <= limit
-        return [post.id for post in page.items], page.next
+        return [id_ for id_, _ in page.items], page.next
 
     async def walk(
         self,
@@ -142,24 +225,63 @@ class World:
         between: Callable[[], Awaitable[object]] | None = None,
     ) -> list[int]:
         """The home feed from `below` to its end, in pages of these sizes, over and over."""
-        shown: list[int] = []
+        return list(await self.walk_posts(account, limits, below, between))
+
+    async def walk_posts(
+        self,
+        account: int,
+        limits: Sequence[int],
+        below: int = MAX_ID,
+        between: Callable[[], Awaitable[object]] | None = None,
+    ) -> dict[int, bytes]:
+        """Like `walk`, and what is shown of each post."""
+        posts: dict[int, bytes] = {}
         position: int | None = below
         turn = 0
         while position is not None:
-            ids, position = await self.page(account, limits[turn % len(limits)], position)
-            shown += ids
+            limit = limits[turn % len(limits)]
+            page = await feeds.read_home(self.res, viewer(account), below=position, limit=limit, render=self.render)
+            ids = [id_ for id_, _ in page.items]
+            assert len(ids) <= limit
+            assert [*ids, 0] == sorted({*ids, 0}, reverse=True), "a page goes down"
+            assert all(id_ < position for id_ in ids), "a chain repeats nothing"
+            assert page.next is None or page.next == ids[-1]
+            posts |= {id_: post.json for id_, post in page.items}
+            position = page.next
             turn += 1
             if between is not None:
                 await between()
-        assert shown == sorted(set(shown), reverse=True), "a chain goes down and repeats nothing"
-        return shown
+        return posts
 
     async def defined(self, account: int) -> list[int]:
         """The home feed by its definition."""
-        return await self.sql(
-            "select id from posts where published_at is not null and (author_id = $1"
-            " or exists (select from following where follower_id = $1 and followee_id = author_id)) order by id desc",
-            account,
+        return list(await self.defined_posts(account))
+
+    async def defined_posts(self, account: int) -> dict[int, bytes]:
+        """The home feed by its definition, newest first, and how each post is shown."""
+        async with self.res.db.acquire() as connection:
+            records = await connection.fetch(
+                "select id, caption from posts where published_at is not null and author_id = any($1) order by id desc",
+                list(await self.allowed(account)),
+            )
+            photos = await connection.fetch(
+                "select post_id, count(*) as count from media where post_id = any($1) group by post_id",
+                [record["id"] for record in records],
+            )
+        count = {record["post_id"]: record["count"] for record in photos}
+        return {record["id"]: shown(record["caption"], count.get(record["id"], 0)) for record in records}
+
+    async def allowed(self, account: int) -> set[int]:
+        """Whose posts the account's home feed shows, by its definition."""
+        return set(
+            await self.sql(
+                "select author.id from accounts author where suspended_at is null and (author.id = $1"
+                " or exists (select from following where follower_id = $1 and followee_id = author.id)"
+                " and not exists (select from blocks where blocker_id = $1 and blocked_id = author.id)"
+                " and not exists (select from blocks where blocker_id = author.id and blocked_id = $1)"
+                " and not exists (select from mutes where muter_id = $1 and muted_id = author.id))",
+                account,
+            )
         )
 
     async def window(self, account: int) -> Window | None:
@@ -177,10 +299,20 @@ class World:
         async with redis_client(self.res.settings) as redis:
             await redis.delete(self.key(account))
 
-    async def unlock(self, account: int) -> None:
-        """Let the lock of a rebuild end, as if its time had passed."""
+    async def expire_recents(self, author: int) -> None:
+        """Take an author's recent posts out of Redis, as if nobody had read them for long."""
         async with redis_client(self.res.settings) as redis:
-            await redis.delete(f"{self.key(account)}:lock")
+            await redis.delete(self.res.recents._key(author))
+
+    async def unlock(self, account: int) -> None:
+        """Let the locks of rebuilds end, as if their time had passed."""
+        async with redis_client(self.res.settings) as redis:
+            await redis.delete(f"{self.key(account)}:lock", f"{self.res.recents._key(account)}:lock")
+
+    async def end_holds(self) -> None:
+        """Let all holds in the caches end that nobody released, and the marks of fills, as if their time had passed."""
+        async with redis_client(self.res.settings) as redis:
+            await redis.register_script(_END_HOLDS)()
 
     async def flush(self) -> None:
         """Empty Redis."""
@@ -225,3 +357,9 @@ async def add_follows(world: World, pairs: Iterable[tuple[int, int]]) -> None:
     ]
     await add_rows(world, "following", [row | {"shard": shard_of(row["follower_id"])} for row in rows])
     await add_rows(world, "followers", [row | {"shard": shard_of(row["followee_id"])} for row in rows])
+    await world.sql(
+        "update accounts set follower_count = (select count(*) from followers where followee_id = accounts.id),"
+        " following_count = (select count(*) from following where follower_id = accounts.id)"
+        " where id = any($1) returning 1",
+        list({row[side] for row in rows for side in ("follower_id", "followee_id")}),
+    )
