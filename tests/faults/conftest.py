@@ -7,13 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from instafeed.api import present
 from instafeed.dev.embedded import EmbeddedServers
+from instafeed.models import Post
 from instafeed.resources import open_resources
 from instafeed.settings import Settings
 from instafeed.storage import migrations
 from tests.conftest import make_settings
 from tests.feeds.world import World, ticking
 from tests.redis import redis_client
+
+
+class FaultWorld(World):
+    """A world that reads feeds as the API does, with which it shares the cached posts."""
+
+    def render(self, post: Post) -> bytes:
+        """As the API shows it."""
+        return present.post_json(self.res, post)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +48,6 @@ async def world(fault_settings: Settings) -> AsyncIterator[World]:
     async with open_resources(fault_settings) as res:
         async with redis_client(res.settings) as redis:
             await redis.flushall()
-        world = World(replace(res, ids=ticking()))
+        world = FaultWorld(replace(res, ids=ticking()))
         await world.sql("update outbox set done_at = now() where done_at is null returning 1")
         yield world

@@ -6,7 +6,7 @@ from instafeed.dev.embedded import EmbeddedServers
 from instafeed.settings import Settings
 from tests.client import Client, eventually
 from tests.faults.test_redis import agree
-from tests.faults.test_workers import done, holders, position, with_followers
+from tests.faults.test_workers import done, holders, progress, with_followers
 from tests.feeds.world import World
 from tests.processes import running_api_process, running_worker
 
@@ -18,11 +18,7 @@ async def test_a_fan_out_goes_on_after_postgres_was_restarted(
     post = await world.draft(author)
     entry = await world.publish(post)
     async with running_worker(fault_settings):
-
-        async def began() -> bool:
-            return await position(world, entry) > 0
-
-        await eventually(began, seconds=30)
+        await progress(world, entry)
         await servers.postgres.kill()
         await servers.postgres.restart()
 
@@ -45,8 +41,10 @@ async def test_the_api_says_that_the_database_is_away_and_goes_on_when_it_is_bac
         await reader.follow(author)
         post = await author.post()
         await reader.sees(post["id"])
+        assert await reader.feed() == [post["id"]]
         await servers.postgres.kill()
-        answer = await http.get("/v1/feed", headers=reader.headers)
+        assert await reader.feed() == [post["id"]], "what is cached is true: nothing can change"
+        answer = await http.get(f"/v1/accounts/{author.id}", headers=reader.headers)
         assert answer.status_code == 503
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["retry-after"]

@@ -4,12 +4,12 @@ import signal
 
 from instafeed.ids import shard_of
 from instafeed.settings import Settings
-from instafeed.storage.outbox import Kind
 from tests.client import eventually
 from tests.feeds.world import World
 from tests.processes import running_worker
 
 FOLLOWERS = 20_000
+SOME_CHUNKS = 10  # of 200
 STEP = 1 << 23  # the next millisecond's id on the same shard
 
 
@@ -30,10 +30,19 @@ async def with_followers(world: World) -> tuple[int, list[int]]:
     return author, readers
 
 
-async def position(world: World, entry: int) -> int:
-    [found] = await world.sql("select position from outbox where id = $1", entry)
-    assert isinstance(found, int)
-    return found
+async def chunks_done(world: World, entry: int) -> int:
+    """How far a fan-out is."""
+    parts = "select id from outbox where kind = 'deliver' and payload->>'parent' = $1 and done_at is not null"
+    return len(await world.sql(parts, str(entry)))
+
+
+async def progress(world: World, entry: int, before: int = 0) -> None:
+    """Wait until some chunks are done besides those `before`."""
+
+    async def moved() -> bool:
+        return await chunks_done(world, entry) >= before + SOME_CHUNKS
+
+    await eventually(moved, seconds=30)
 
 
 async def done(world: World, entry: int) -> bool:
@@ -50,20 +59,16 @@ async def test_a_fan_out_goes_on_after_its_worker_was_killed_six_times(world: Wo
     post = await world.draft(author)
     entry = await world.publish(post)
     for _ in range(6):
-        before = await position(world, entry)
-        async with running_worker(fault_settings, "fanout") as worker:
-            await world.res.queue.ring(Kind.FAN_OUT, entry)
-
-            async def moved(before: int = before) -> bool:
-                return await position(world, entry) > before
-
-            await eventually(moved, seconds=30)
+        before = await chunks_done(world, entry)
+        async with running_worker(fault_settings, "fanout", "bulk") as worker:
+            for pending, kind in await world.pending():
+                await world.res.queue.ring(kind, pending)  # whoever was killed may have lost bells too
+            await progress(world, entry, before)
             await worker.kill()
         assert not await done(world, entry), "it was caught in the middle"
         assert 0 < sum(await holders(world, post, readers)) < len(readers)
         await world.lapse()
     async with running_worker(fault_settings):
-        await world.res.queue.ring(Kind.FAN_OUT, entry)
         await eventually(lambda: done(world, entry), seconds=30)
     assert await holders(world, post, readers) == [1] * len(readers)
 
@@ -74,16 +79,12 @@ async def test_another_worker_takes_a_killed_ones_work_up_within_30_seconds(
     author, readers = await with_followers(world)
     async with running_worker(fault_settings, "default", "notify"):  # whose sweep rings
         post = await world.draft(author)
-        async with running_worker(fault_settings, "fanout") as worker:
+        async with running_worker(fault_settings, "fanout", "bulk") as worker:
             entry = await world.publish(post)
-            await world.res.queue.ring(Kind.FAN_OUT, entry)
-
-            async def began() -> bool:
-                return await position(world, entry) > 0
-
-            await eventually(began, seconds=30)
+            await progress(world, entry)
             await worker.kill()
-        async with running_worker(fault_settings, "fanout"):
+        assert not await done(world, entry)
+        async with running_worker(fault_settings, "fanout", "bulk"):
             await eventually(lambda: done(world, entry), seconds=30)
     assert await holders(world, post, readers) == [1] * len(readers)
 
@@ -94,17 +95,22 @@ async def test_a_worker_that_is_told_to_stop_hands_its_work_back_at_once(
     author, readers = await with_followers(world)
     post = await world.draft(author)
     entry = await world.publish(post)
-    async with running_worker(fault_settings, "fanout") as worker:
-        await world.res.queue.ring(Kind.FAN_OUT, entry)
-
-        async def began() -> bool:
-            return await position(world, entry) > 0
-
-        await eventually(began, seconds=30)
+    async with running_worker(fault_settings, "fanout", "bulk") as worker:
+        await progress(world, entry)
         await worker.child.stop(signal.SIGTERM, seconds=5)
-    assert await done(world, entry) or await world.sql(
-        "select 1 from outbox where id = $1 and leased_until is null and due_at <= now()", entry
-    )
+    assert await world.sql("select id from outbox where done_at is null and leased_until is not null") == []
     async with running_worker(fault_settings):
+        await eventually(lambda: done(world, entry), seconds=30)
+    assert await holders(world, post, readers) == [1] * len(readers)
+
+
+async def test_workers_that_deliver_one_post_together_deliver_it_once(world: World, fault_settings: Settings) -> None:
+    """And go on with what one of them leaves behind."""
+    author, readers = await with_followers(world)
+    post = await world.draft(author)
+    async with running_worker(fault_settings), running_worker(fault_settings, "bulk") as other:
+        entry = await world.publish(post)
+        await progress(world, entry)
+        await other.kill()
         await eventually(lambda: done(world, entry), seconds=30)
     assert await holders(world, post, readers) == [1] * len(readers)

@@ -49,14 +49,21 @@ def test_who_knows_a_renditions_key_does_not_know_the_originals() -> None:
 async def test_a_url_is_the_same_for_the_time_of_the_setting_and_valid_for_as_long_again(
     res: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = res.settings.media_url_seconds
-    began = int(time.time()) // step * step
+    step, key = res.settings.media_url_seconds, "renditions/x/640.webp"
+    began = int(time.time()) + res.blobs.url_seconds_left(key)
     urls = []
     for now in (began, began + 1, began + step - 1, began + step):
         monkeypatch.setattr(blobs, "time", SimpleNamespace(time=lambda now=now: now))
-        urls.append(res.blobs.url("renditions/x/640.webp"))
+        assert res.blobs.url_seconds_left(key) == step - (now - began) % step
+        urls.append(res.blobs.url(key))
         assert parse_qs(urlsplit(urls[-1]).query)["X-Amz-Expires"] == [str(2 * step)]
     assert urls[0] == urls[1] == urls[2] != urls[3]
+
+
+async def test_the_urls_of_all_photos_do_not_change_at_once(res: Resources) -> None:
+    left = [res.blobs.url_seconds_left(f"renditions/{number}/640.webp") for number in range(200)]
+    assert len(set(left)) > 10
+    assert len({res.blobs.url_seconds_left(f"renditions/7/{name}.jpeg") for name in (150, 320, 640)}) == 1
 
 
 async def test_urls_are_of_the_servers_public_name(settings: Settings) -> None:

@@ -1,5 +1,6 @@
-"""Feeds in Redis, held against a model of a few lines of Python."""
+"""Timelines in Redis, held against a model of a few lines of Python."""
 
+import itertools
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -22,85 +23,131 @@ WINDOW = 5
 SLACK = 3
 IDLE_DAYS = 14
 IDLE_SECONDS = IDLE_DAYS * 86_400
+MS = 1 << 23
+"""A millisecond, in ids."""
+DISORDERS = [0, 0.003, 1e9]
+"""Seconds: strict order, an order loose by a few of the ids below, and none at all."""
 
-# Few of each kind, so that repeats are common: of one and two digits, where a double loses digits, where the number of
-# digits grows, and the greatest.
+# Few of each kind, so that repeats are common: small ones, where a double loses digits, where the number of digits grows,
+# and the greatest; all a millisecond apart, and next to each other.
 ids = st.one_of(
-    st.integers(1, 15),
-    st.integers(2**53 - 2, 2**53 + 3),
-    st.integers(10**18 - 3, 10**18 + 2),
-    st.integers(MAX_ID - 4, MAX_ID),
+    st.builds(
+        lambda origin, late, nearer: origin + late * MS + nearer,
+        st.sampled_from([MS, 2**53 - 3 * MS, 10**18 - 3 * MS]),
+        st.integers(0, 8),
+        st.integers(0, 1),
+    ),
+    st.builds(lambda early: MAX_ID - early * MS, st.integers(0, 5)),
 )
 
 
 @dataclass
 class Model:
-    """What a feed's list should hold."""
+    """What a timeline's list should hold."""
 
-    ids: set[int] | None = None
-    """None: there is no list."""
+    disorder: int
+    held: list[int] | None = None
+    """Newest at the head, as they were put there; None: there is no list."""
     tail: str = ""
     """The marker at its end, if there is one."""
     lock: str = ""
     """The builder who holds the lock."""
+    high: int | None = None
 
     @property
     def entries(self) -> list[str]:
         """The list as Redis should have it."""
-        if self.ids is None:
-            return []
-        return [str(id_) for id_ in sorted(self.ids, reverse=True)] + ([self.tail] if self.tail else [])
+        return [*map(str, self.held or []), *([self.tail] if self.tail else [])]
 
     @property
     def building(self) -> bool:
         return self.tail.startswith("-")
 
-    def add(self, new: set[int]) -> None:
-        assert self.ids is not None
-        self.ids |= new if self.tail else {id_ for id_ in new if id_ > min(self.ids or {0})}
+    def raise_(self, id_: int) -> None:
+        self.high = max(self.high or 0, id_)
 
     def cut(self) -> None:
-        assert self.ids is not None
-        self.ids, self.tail = set(sorted(self.ids, reverse=True)[:WINDOW]), ""
+        assert self.held is not None
+        self.held, self.tail = self.held[:WINDOW], ""
 
-    def push(self, id_: int) -> None:
-        if self.ids is None or id_ in self.ids:
+    def vanish(self) -> None:
+        self.held, self.tail = None, ""
+
+    def push(self, id_: int, *, again: bool, found: list[str]) -> None:
+        """`found` is what became of the list: several places may be right for a late post."""
+        late = self.high is None or float(id_) + float(self.disorder) <= float(self.high)
+        self.raise_(id_)
+        if self.held is None:
             return
-        self.add({id_})
+        if not (again or late):
+            self.held.insert(0, id_)
+        elif id_ in self.held or not self._insert(id_, found):
+            return
         if len(self.entries) > WINDOW + SLACK:
             if self.building:
-                self.ids, self.tail, self.lock = None, "", ""
+                self.vanish()
+                self.lock = ""
             else:
                 self.cut()
 
+    def _insert(self, id_: int, found: list[str]) -> bool:
+        assert self.held is not None
+        places = [
+            place
+            for place in range(len(self.held) + 1)
+            if (place == 0 or self.held[place - 1] > id_) and (place == len(self.held) or self.held[place] < id_)
+        ]
+        if not self.held or self.held[0] < id_:
+            places = [0]
+        elif not self.tail:
+            # What is below the end is found in SQL.
+            places = [place for place in places if place < len(self.held)]
+        if str(id_) in found:
+            places = [place for place in places if place == found.index(str(id_))]
+            assert places, "between a greater and a lesser one"
+        elif self.held and not self.tail and self.held[-1] > id_:
+            return False
+        self.held.insert(places[0], id_)
+        return True
+
+    def add(self, new: set[int]) -> None:
+        """Merge: what was loose is strict then."""
+        assert self.held is not None
+        kept = set(self.held)
+        kept |= new if self.tail else {id_ for id_ in new if id_ > min(kept)}
+        self.held = sorted(kept, reverse=True)
+        if new:
+            self.raise_(max(new))
+
     def merge(self, new: set[int]) -> None:
-        if self.ids is None:
+        if self.held is None:
             return
         self.add(new)
-        if len(self.ids) > WINDOW and not self.building:
+        if len(self.held) > WINDOW and not self.building:
             self.cut()
 
     def remove(self, gone: set[int]) -> None:
-        if self.ids is None:
+        if self.held is None:
             return
-        self.ids -= gone
+        self.held = [id_ for id_ in self.held if id_ not in gone]
         if not self.entries:
-            self.ids = None
+            self.vanish()
 
     def begin(self, marker: str | None) -> None:
-        whole = self.ids is not None and not self.building
+        whole = self.held is not None and not self.building
         assert (marker is None) == (whole or bool(self.lock))
         if marker is not None:
-            self.ids, self.tail, self.lock = self.ids or set(), marker, marker
+            self.held, self.tail, self.lock = self.held or [], marker, marker
 
     def finish(self, marker: str, found: list[int], *, to_the_end: bool) -> bool:
-        if self.ids is None or self.tail != marker:
+        if self.held is None or self.tail != marker:
             return False
-        self.ids, self.tail, self.lock = self.ids | set(found), "0" if to_the_end else "", ""
-        if len(self.ids) > WINDOW:
+        self.add(set(found))
+        self.tail, self.lock = "0" if to_the_end else "", ""
+        if len(self.held) > WINDOW:
             self.cut()
         if not self.entries:
-            self.ids = None
+            self.vanish()
         return True
 
 
@@ -108,22 +155,34 @@ class Model:
 class Feed:
     """One account's list in Redis beside its model, and the builders who are at work on it."""
 
-    redis: RedisServer
     lists: Timelines
+    model: Model
     account_id: int = field(default_factory=lambda: 1 + secrets.randbelow(MAX_ID))
-    model: Model = field(default_factory=Model)
     builders: list[str] = field(default_factory=list)
+
+    @property
+    def redis(self) -> RedisServer:
+        return self.lists._redis
 
     @property
     def key(self) -> str:
         return self.lists._key(self.account_id)
 
-    async def push(self, id_: int) -> None:
-        await self.lists.push_to(self.account_id, id_)
-        self.model.push(id_)
+    async def push(self, id_: int, *, again: bool = False) -> None:
+        await self.lists.push_to(self.account_id, id_, again=again)
+        self.model.push(id_, again=again, found=await self.raw())
+
+    async def push_again(self, id_: int) -> None:
+        await self.push(id_, again=True)
+
+    async def push_to_another(self, id_: int) -> None:
+        """To somebody of the same bucket, whose list is not there."""
+        other = self.account_id ^ MS  # of the same shard
+        await self.lists.push_to(other, id_, again=False)
+        self.model.raise_(id_)
 
     async def merge(self, new: set[int]) -> None:
-        assert await self.lists.merge(self.account_id, new) == (self.model.ids is not None)
+        assert await self.lists.merge(self.account_id, new) == (self.model.held is not None)
         self.model.merge(new)
 
     async def remove(self, gone: set[int]) -> None:
@@ -150,11 +209,11 @@ class Feed:
 
     async def expire(self) -> None:
         await self._delete(self.key)
-        self.model.ids, self.model.tail = None, ""
+        self.model.vanish()
 
     async def flush(self) -> None:
-        await self._delete(self.key, f"{self.key}:lock")
-        self.model = Model()
+        await self._delete(self.key, f"{self.key}:lock", self.lists._high(self.lists.bucket_of(self.account_id)))
+        self.model = Model(self.model.disorder)
 
     async def _delete(self, *keys: str) -> None:
         await self.redis.call(self.key, "DEL", *keys)
@@ -162,6 +221,9 @@ class Feed:
     async def raw(self) -> list[str]:
         found: list[bytes] = await self.redis.call(self.key, "LRANGE", self.key, 0, -1)
         return [entry.decode() for entry in found]
+
+    async def read(self, limit: int | None = None) -> Window | None:
+        return await self.lists.read(self.account_id, limit=limit)
 
     async def seconds_to_live(self) -> int:
         seconds: int = await self.redis.call(self.key, "TTL", self.key)
@@ -172,15 +234,35 @@ class Feed:
         await self.finish(0, set(found), to_the_end=to_the_end)
 
 
-@pytest.fixture
-def feed(res: Resources, monkeypatch: pytest.MonkeyPatch) -> Feed:
+def lists_of(res: Resources, *, disorder: float = 0, buckets: int = 64) -> Timelines:
+    """Timelines of a name of their own, whose buckets nobody else pushes to."""
+    name = f"test{secrets.token_hex(6)}"
+    return Timelines(res.redis, name, window=WINDOW, buckets=buckets, idle_days=IDLE_DAYS, disorder_seconds=disorder)
+
+
+def feed_of(res: Resources, *, disorder: float = 0) -> Feed:
+    lists = lists_of(res, disorder=disorder)
+    return Feed(lists, Model(lists._disorder))
+
+
+@pytest.fixture(autouse=True)
+def _little_slack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "_TRIM_SLACK", SLACK)
-    return Feed(res.redis, Timelines(res.redis, window=WINDOW, buckets=64, idle_days=IDLE_DAYS))
 
 
+@pytest.fixture
+def feed(res: Resources) -> Feed:
+    """A feed in strict order."""
+    return feed_of(res)
+
+
+thorough = hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 step = st.one_of(
     st.tuples(st.just("push"), ids),
     st.tuples(st.just("push"), ids),
+    st.tuples(st.sampled_from(["push_again", "push_to_another"]), ids),
     st.tuples(st.just("merge"), st.sets(ids, max_size=WINDOW + 2)),
     st.tuples(st.just("remove"), st.sets(ids, max_size=3)),
     st.tuples(st.just("begin")),
@@ -189,42 +271,75 @@ step = st.one_of(
 )
 
 
+@pytest.mark.parametrize("disorder", DISORDERS)
 @given(steps=st.lists(step, min_size=1, max_size=40))
-@hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-async def test_every_script_does_what_the_model_says(feed: Feed, steps: list[tuple[Any, ...]]) -> None:
-    feed = Feed(feed.redis, feed.lists)
+@thorough
+async def test_every_script_does_what_the_model_says(
+    res: Resources, disorder: float, steps: list[tuple[Any, ...]]
+) -> None:
+    feed = feed_of(res, disorder=disorder)
     for name, *arguments in steps:
         # A query that fills the window says nothing of what is below it.
         options = {"to_the_end": len(arguments[1]) < WINDOW} if name == "finish" else {}
         await getattr(feed, name)(*arguments, **options)
         assert await feed.raw() == feed.model.entries, f"after {name} {arguments}"
-        window = await feed.lists.read(feed.account_id, limit=None)
-        if feed.model.ids is None or feed.model.building:
-            assert window is None
-        else:
-            assert window == Window(sorted(feed.model.ids, reverse=True), to_the_end=feed.model.tail == "0")
+        loosely_sorted(feed)
+        for limit in (None, *range(1, len(feed.model.entries) + 1)):
+            honest(feed, await feed.read(limit), limit)
+
+
+def loosely_sorted(feed: Feed) -> None:
+    """An entry stands below another one only if it is less than that one plus the disorder."""
+    for upper, lower in itertools.combinations(feed.model.held or [], 2):
+        assert lower < upper + feed.lists._floor_above
+
+
+def honest(feed: Feed, window: Window | None, limit: int | None) -> None:
+    """A read of the first entries tells all that the list knows down to its floor, which is not far up."""
+    model = feed.model
+    assert (window is None) == (model.held is None or model.building)
+    if window is None:
+        return
+    held = set(model.held or [])
+    assert window.ids == sorted((id_ for id_ in held if id_ >= window.floor), reverse=True)
+    seen = model.entries[:limit]
+    assert window.to_the_end == (seen[-1] == "0")
+    if not window.to_the_end:
+        assert window.floor <= min(map(int, seen)) + feed.lists._floor_above
 
 
 @dataclass
 class Truth:
-    """The feed as the database has it, where every change reaches the list a moment later."""
+    """The feed as the database has it, where every change reaches the list a moment later, and maybe twice."""
 
     feed: Feed
     published: set[int] = field(default_factory=set)
     late: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    delivered: list[int] = field(default_factory=list)
     answers: dict[str, list[int]] = field(default_factory=dict)
     """What each builder's query found."""
 
     async def publish(self, id_: int) -> None:
         if id_ not in self.published:
             self.published.add(id_)
-            self.late.append(lambda: self.feed.lists.push_to(self.feed.account_id, id_))
+
+            async def push() -> None:
+                await self.push(id_, again=False)
+                self.delivered.append(id_)
+
+            self.late.append(push)
+
+    async def push(self, id_: int, *, again: bool) -> None:
+        await self.feed.lists.push_to(self.feed.account_id, id_, again=again)
 
     async def deliver(self, place: int) -> None:
         if self.late:
             await self.late.pop(place % len(self.late))()
+
+    async def deliver_again(self, place: int) -> None:
+        """By a job that runs twice: it knows, or believes to be the first."""
+        if self.delivered:
+            await self.push(self.delivered[place % len(self.delivered)], again=place % 2 == 0)
 
     async def begin(self) -> None:
         marker = await self.feed.lists.begin_rebuild(self.feed.account_id)
@@ -238,47 +353,68 @@ class Truth:
             await self.feed.lists.finish_rebuild(self.feed.account_id, marker, found, to_the_end=len(found) < WINDOW)
 
 
+@pytest.mark.parametrize("disorder", DISORDERS)
 @given(
     steps=st.lists(
         st.one_of(
             st.tuples(st.just("publish"), ids),
-            st.tuples(st.sampled_from(["deliver", "finish"]), st.integers(0, 5)),
+            st.tuples(st.just("push_to_another"), ids),
+            st.tuples(st.sampled_from(["deliver", "deliver_again", "finish"]), st.integers(0, 5)),
             st.tuples(st.sampled_from(["begin", "lose_lock", "expire", "flush"])),
         ),
         max_size=40,
     )
 )
-@hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-async def test_a_whole_list_lacks_nothing_between_its_ends_once_all_is_delivered(
-    feed: Feed, steps: list[tuple[Any, ...]]
+@thorough
+async def test_a_list_lacks_nothing_down_to_its_floor_once_all_is_delivered(
+    res: Resources, disorder: float, steps: list[tuple[Any, ...]]
 ) -> None:
-    feed = Feed(feed.redis, feed.lists)
+    feed = feed_of(res, disorder=disorder)
     truth = Truth(feed)
     for name, *arguments in steps:
         await getattr(truth if hasattr(truth, name) else feed, name)(*arguments)
+        assert len(await feed.raw()) <= WINDOW + SLACK, "a list never outgrows window and slack"
     while truth.late:
         await truth.deliver(0)
-    window = await feed.lists.read(feed.account_id, limit=None)
-    if window is not None:
-        expected = sorted(truth.published, reverse=True)
-        assert window.ids == (expected if window.to_the_end else expected[: len(window.ids)])
+    for limit in (None, *range(1, WINDOW + SLACK + 1)):
+        window = await feed.read(limit)
+        if window is not None:
+            assert window.ids == sorted((id_ for id_ in truth.published if id_ >= window.floor), reverse=True)
+            if window.to_the_end:
+                assert set(window.ids) == truth.published
 
 
-async def test_a_push_of_many_followers_reaches_each_of_them(res: Resources) -> None:
-    lists = Timelines(res.redis, window=WINDOW, buckets=64, idle_days=IDLE_DAYS)
-    bucket, accounts = 3, [(serial << 23) | (3 << 10) for serial in range(1, 1204)]
-    materialised = accounts[::2]
+def test_a_key_is_of_fixed_width_and_parted_where_the_database_fills_in(res: Resources) -> None:
+    lists = res.timelines
+    before, after = lists.key_parts
+    for account in (1, 5 << 10, MAX_ID):
+        key = lists._key(account)
+        assert key == f"{before}{lists.bucket_of(account)}{after}{account:019d}"
+        assert len(key) == len(f"{before}{lists.bucket_of(account)}{after}") + ID_DIGITS
+        assert before.endswith("{"), "the bucket is the hash slot"
+        assert after.startswith("}")
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_push_of_many_followers_reaches_each_of_them(res: Resources, again: bool) -> None:
+    """Of buckets whose names have one digit and two, in several calls each."""
+    lists = lists_of(res, buckets=12, disorder=30)
+    accounts = [(serial << 23) | (shard << 10) for shard in (3, 11, 12 + 3) for serial in range(1, 604)]
+    materialised = set(accounts[::2])
     for account in materialised:
         marker = await lists.begin_rebuild(account)
         assert marker is not None
         await lists.finish_rebuild(account, marker, [], to_the_end=True)
-    packed = PackedFollowers(bucket, "".join(f"{account:0{ID_DIGITS}d}" for account in accounts))
-    await lists.push(MAX_ID, [packed])
+    by_bucket: dict[int, list[str]] = {}
+    for account in accounts:
+        by_bucket.setdefault(lists.bucket_of(account), []).append(lists._key(account))
+    packed = [PackedFollowers(bucket, "".join(keys), len(keys[0])) for bucket, keys in by_bucket.items()]
+    assert sorted(some.bucket for some in packed) == [3, 11]
+    assert len({some.width for some in packed}) == 2
+    await lists.push(MAX_ID, packed, again=again)
     for account in accounts:
         window = await lists.read(account, limit=None)
-        assert window == (Window([MAX_ID], to_the_end=True) if account in materialised else None)
+        assert window == (Window([MAX_ID], floor=0) if account in materialised else None)
 
 
 async def test_a_push_past_window_and_slack_cuts_the_list_to_the_window(feed: Feed) -> None:
@@ -309,18 +445,48 @@ async def test_a_list_that_outgrows_the_window_while_it_is_built_is_given_up(fee
     assert feed.builders, "the next one may begin at once"
 
 
-async def test_a_list_that_is_built_lives_a_minute_and_a_whole_one_as_long_as_it_is_read(feed: Feed) -> None:
+async def test_a_post_within_the_disorder_goes_to_the_head_and_a_later_one_into_its_place(res: Resources) -> None:
+    feed = feed_of(res, disorder=0.003)
+    await feed.build([10 * MS, 5 * MS])
+    await feed.push(8 * MS)
+    assert await feed.raw() == [str(8 * MS), str(10 * MS), str(5 * MS), "0"]
+    await feed.push(7 * MS)
+    assert (await feed.raw())[:3] == [str(8 * MS), str(10 * MS), str(7 * MS)]
+    assert await feed.read() == Window([n * MS for n in (10, 8, 7, 5)], floor=0)
+
+
+async def test_only_a_push_that_looks_leaves_a_post_alone_that_is_there(res: Resources) -> None:
+    feed = feed_of(res, disorder=0.003)
+    await feed.build([])
+    await feed.push(10 * MS)
+    await feed.push(10 * MS, again=True)
+    assert await feed.raw() == [str(10 * MS), "0"]
+    await feed.push(10 * MS)
+    assert await feed.raw() == [str(10 * MS), str(10 * MS), "0"]
+    assert await feed.read() == Window([10 * MS], floor=0), "a reader sees it once"
+
+
+async def test_what_another_list_of_the_bucket_holds_decides_whether_a_push_looks(feed: Feed) -> None:
+    await feed.build([20])
+    await feed.push_to_another(30)
+    await feed.push(25)
+    assert await feed.raw() == ["25", "20", "0"]
+    await feed.push(22)
+    assert await feed.raw() == ["25", "22", "20", "0"]
+
+
+async def test_a_list_lives_a_minute_while_it_is_built_and_then_from_one_keep_to_the_next(feed: Feed) -> None:
     await feed.begin()
     assert 50 < await feed.seconds_to_live() <= 60
-    assert await feed.lists.read(feed.account_id, limit=None) is None
+    assert await feed.read() is None
     assert 50 < await feed.seconds_to_live() <= 60, "reading it does not keep a dead builder's list"
     await feed.finish(0, {7}, to_the_end=True)
     assert IDLE_SECONDS - 5 < await feed.seconds_to_live() <= IDLE_SECONDS
     await feed.redis.call(feed.key, "EXPIRE", feed.key, 1000)
-    for change in (feed.push(9), feed.push(8), feed.merge({5, 6}), feed.remove({9})):
+    for change in (feed.push(9), feed.push(8), feed.push_again(6), feed.merge({5, 4}), feed.remove({9})):
         await change
         assert 990 < await feed.seconds_to_live() <= 1000, "only reading keeps a feed"
-    await feed.lists.read(feed.account_id, limit=1)
+    await feed.read()
     assert IDLE_SECONDS - 5 < await feed.seconds_to_live() <= IDLE_SECONDS
 
 
@@ -330,18 +496,77 @@ async def test_an_empty_feed_stays_materialised(feed: Feed) -> None:
     await feed.push(3)
     await feed.remove({3})
     assert await feed.raw() == ["0"]
-    assert await feed.lists.read(feed.account_id, limit=1) == Window([], to_the_end=True)
+    assert await feed.read(1) == Window([], floor=0)
 
 
 async def test_the_first_entries_say_nothing_of_the_end_unless_they_reach_it(feed: Feed) -> None:
     await feed.build([3, 2, 1])
-    assert await feed.lists.read(feed.account_id, limit=3) == Window([3, 2, 1], to_the_end=False)
-    assert await feed.lists.read(feed.account_id, limit=4) == Window([3, 2, 1], to_the_end=True)
+    assert await feed.read(3) == Window([3, 2, 1], floor=1)
+    assert await feed.read(4) == Window([3, 2, 1], floor=0)
 
 
 async def test_a_failed_push_is_one_error_of_ours() -> None:
     nowhere = RedisServer("redis://127.0.0.1:1/0")
-    lists = Timelines(nowhere, window=WINDOW, buckets=64, idle_days=IDLE_DAYS)
+    lists = Timelines(nowhere, "feed", window=WINDOW, buckets=64, idle_days=IDLE_DAYS, disorder_seconds=0)
+    packed = [PackedFollowers(bucket, "1" * ID_DIGITS, ID_DIGITS) for bucket in range(5)]
     with pytest.raises(RedisAway):
-        await lists.push(1, [PackedFollowers(bucket, "1" * ID_DIGITS) for bucket in range(5)])
+        await lists.push(1, packed, again=False)
     await nowhere.close()
+
+
+bounds = st.one_of(ids, st.just(MAX_ID))
+
+
+@given(
+    held=st.lists(
+        st.one_of(st.none(), st.tuples(st.sets(ids, max_size=WINDOW), st.booleans())), min_size=1, max_size=6
+    ),
+    below=bounds,
+    above=st.one_of(st.just(0), ids),
+    limit=st.integers(1, WINDOW + 2),
+)
+@thorough
+async def test_many_lists_are_read_at_once(
+    res: Resources, held: list[tuple[set[int], bool] | None], below: int, above: int, limit: int
+) -> None:
+    """Wherever they are: some in one bucket, some in others, some not there, some being rebuilt."""
+    lists = lists_of(res, buckets=2)
+    accounts = [(serial << 23) | (serial % 3 << 10) for serial in range(1, len(held) + 1)]
+    for account, some in zip(accounts, held, strict=True):
+        if some is None:
+            continue
+        found, to_the_end = some
+        marker = await lists.begin_rebuild(account)
+        assert marker is not None
+        if found or to_the_end:
+            await lists.finish_rebuild(account, marker, sorted(found, reverse=True), to_the_end=to_the_end)
+    windows = await lists.read_many(accounts, below=below, above=above, limit=limit)
+    for some, window in zip(held, windows, strict=True):
+        if some is None or not (some[0] or some[1]):
+            assert window is None
+            continue
+        assert window is not None
+        found, to_the_end = some
+        wanted = sorted((id_ for id_ in found if above <= id_ < below), reverse=True)
+        assert window.ids == wanted[:limit]
+        assert window.ids == [id_ for id_ in wanted if id_ >= window.floor], "it lacks nothing down to the floor"
+        if window.floor < min(found, default=0) and window.floor < above:
+            assert to_the_end
+        if len(wanted) < limit and (to_the_end or (found and min(found) <= above)):
+            assert window.floor <= above, "all that was asked for is there"
+
+
+async def test_the_many_lists_that_are_read_live_on(res: Resources) -> None:
+    lists = lists_of(res)
+    feeds = [Feed(lists, Model(0)) for _ in range(3)]
+    await feeds[0].build([3])
+    await feeds[1].begin()
+    await feeds[0].redis.call(feeds[0].key, "EXPIRE", feeds[0].key, 1000)
+    for above in (0, 9):
+        accounts = [feed.account_id for feed in feeds]
+        [whole, rebuilt, missing] = await lists.read_many(accounts, below=MAX_ID, above=above, limit=9)
+        assert whole == Window([3] if above < 3 else [], floor=above if above > 3 else 0)
+        assert (rebuilt, missing) == (None, None)
+        assert await feeds[0].seconds_to_live() > IDLE_SECONDS - 5
+        assert await feeds[1].seconds_to_live() <= 60
+        assert await feeds[2].raw() == []
