@@ -11,6 +11,7 @@ import pytest
 
 from instafeed.cli import main
 from instafeed.settings import PREFIX, Settings
+from tests.client import Client
 from tests.processes import running_api_process
 
 

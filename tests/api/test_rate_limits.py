@@ -17,7 +17,7 @@ from instafeed.api import limits
 from instafeed.resources import Resources
 from instafeed.settings import Settings
 from instafeed.storage import rate_limiter
-from instafeed.storage.rate_limiter import Policy, RateLimiter
+from instafeed.storage.rate_limiter import Policy, RateLimiter, Verdict
 from instafeed.storage.redis import RedisServer
 from tests.api.answers import problem
 from tests.client import PASSWORD, Client, eventually
@@ -31,6 +31,11 @@ _numbers = itertools.count(1)
 def limited(settings: Settings, **changes: object) -> Settings:
     values = settings.model_dump() | {"rate_limits": "on", "trusted_proxies": "127.0.0.0/8"} | changes
     return Settings.model_validate(values)
+
+
+async def check(limiter: RateLimiter, policy: Policy, client: str) -> Verdict:
+    """Count a request."""
+    return await limiter.finish(await limiter.begin(policy, client))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ async def log_in(gate: httpx.AsyncClient, username: str, password: str, address:
 
 async def use_up(res: Resources, policy: Policy, client: str, *, but: int = 0) -> None:
     """Ask until only `but` requests are left."""
-    while (await res.rate_limiter.check(policy, client)).remaining > but:
+    while (await check(res.rate_limiter, policy, client)).remaining > but:
         pass
 
 
@@ -127,7 +132,7 @@ async def test_every_way_counts(
 ) -> None:
     client = await Client.sign_up(gate)
     slow = Policy(policy.name, 1, 3600)  # nothing passes for an hour
-    await res.rate_limiter.check(slow, client.id)
+    await check(res.rate_limiter, slow, client.id)
     body = {"media": [{"id": "1"}]} if path == "/v1/posts" else None
     answer = await gate.request(method, path, headers=client.headers, json=body)
     problem(answer, 429, "rate-limited")
@@ -170,7 +175,7 @@ async def test_guessing_many_passwords_is_limited_by_address(
 async def test_guessing_tokens_is_limited_by_address(gate: httpx.AsyncClient, res: Resources) -> None:
     here = an_address()
     client = await Client.sign_up(gate)
-    await res.rate_limiter.check(Policy("anonymous", 1, 3600), here)
+    await check(res.rate_limiter, Policy("anonymous", 1, 3600), here)
     for headers in ({}, {"Authorization": f"Bearer {client.id}.{'a' * 43}"}):
         problem(await gate.get("/v1/me", headers=headers | from_(here)), 429, "rate-limited")
         problem(await gate.get("/v1/me", headers=headers | from_(an_address())), 401, "unauthenticated")
@@ -236,7 +241,7 @@ async def test_without_redis_each_process_still_counts(settings: Settings) -> No
 
 async def test_requests_at_once_are_counted_one_by_one(res: Resources) -> None:
     policy, client = Policy("burst", 5, 3600), secrets.token_hex(8)
-    verdicts = await asyncio.gather(*(res.rate_limiter.check(policy, client) for _ in range(20)))
+    verdicts = await asyncio.gather(*(check(res.rate_limiter, policy, client) for _ in range(20)))
     assert sorted(verdict.remaining for verdict in verdicts if not verdict.retry_after) == [0, 1, 2, 3, 4]
 
 
@@ -245,7 +250,7 @@ async def test_the_whole_quota_passes_at_once(res: Resources, quota: int, second
     async with without_redis() as stand_in:
         for limiter in (res.rate_limiter, stand_in):
             policy, client = Policy("whole", quota, seconds), secrets.token_hex(8)
-            verdicts = [await limiter.check(policy, client) for _ in range(quota)]
+            verdicts = [await check(limiter, policy, client) for _ in range(quota)]
             assert all(verdict.retry_after == 0 for verdict in verdicts)
             assert verdicts[0].remaining == quota - 1
 
@@ -270,7 +275,7 @@ async def test_redis_and_its_stand_in_judge_alike(res: Resources, quota: int, in
     key = f"rate:alike:{client}"
     async with without_redis() as stand_in, redis_client(res.settings) as redis:
         for seconds in steps:
-            real, local = await res.rate_limiter.check(policy, client), await stand_in.check(policy, client)
+            real, local = await check(res.rate_limiter, policy, client), await check(stand_in, policy, client)
             assert (real.remaining, real.retry_after > 0) == (local.remaining, local.retry_after > 0)
             assert abs(real.retry_after - local.retry_after) < 0.5
             assert abs(real.reset - local.reset) < 0.5
@@ -283,8 +288,8 @@ async def test_redis_and_its_stand_in_judge_alike(res: Resources, quota: int, in
 
 async def test_what_redis_remembers_is_forgotten_in_time(res: Resources) -> None:
     policy, client = Policy("forgotten", 10, 100), secrets.token_hex(8)
-    await res.rate_limiter.check(policy, client)
-    await res.rate_limiter.check(policy, client)
+    await check(res.rate_limiter, policy, client)
+    await check(res.rate_limiter, policy, client)
     async with redis_client(res.settings) as redis:
         assert 19_000 < cast("int", await redis.pttl(f"rate:forgotten:{client}")) <= 20_001
 
@@ -294,6 +299,6 @@ async def test_the_stand_in_remembers_so_many_clients_and_no_more(monkeypatch: p
     policy = Policy("many", 1, 3600)
     async with without_redis() as limiter:
         for number in range(10):
-            assert (await limiter.check(policy, str(number))).retry_after == 0
+            assert (await check(limiter, policy, str(number))).retry_after == 0
         assert len(limiter._local) == 3
-        assert (await limiter.check(policy, "9")).retry_after > 0
+        assert (await check(limiter, policy, "9")).retry_after > 0

@@ -11,6 +11,7 @@ from instafeed.errors import NotFound
 from instafeed.resources import Resources
 from tests.api.answers import anonymous, problem
 from tests.client import PASSWORD, Client
+from tests.redis import redis_client
 
 SignUp = Callable[..., Awaitable[Client]]
 
@@ -55,7 +56,8 @@ async def test_a_session_that_the_cache_does_not_know_is_refused_too(sign_up: Si
     await one.call("GET", "/v1/me")
     async with res.db.acquire() as connection:  # what a suspension looks like to a server that was not told
         await connection.execute("update accounts set suspended_at = now() where id = $1", int(one.id))
-    await res.sessions.forget_all()
+    async with redis_client(res.settings) as redis:
+        await redis.flushdb()
     problem(await one.http.get("/v1/me", headers=one.headers), 401, "unauthenticated")
 
 

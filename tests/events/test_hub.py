@@ -53,6 +53,12 @@ class Listener:
         await self.takes.wait()
         self.items.put_nowait(item)
 
+    def write_now(self, item: Item) -> bool:
+        """Be sent something, or say that it must wait."""
+        if self.takes.is_set():
+            self.items.put_nowait(item)
+        return self.takes.is_set()
+
     def abort(self) -> None:
         """Lose the connection."""
         self.was_cut_off = True
@@ -68,7 +74,7 @@ class Listener:
 async def listen(hub: EventHub, account: int, after: str | None = None) -> AsyncIterator[Listener]:
     """A stream of the account's."""
     stream, listener = await hub.open(viewer(account), after), Listener()
-    stream.start(listener.write, listener.abort)
+    stream.start(listener.write, listener.write_now, listener.abort)
     try:
         yield listener
     finally:
