@@ -26,7 +26,7 @@ from instafeed.ids import shard_of
 from instafeed.models import EventType
 from instafeed.resources import open_resources
 from instafeed.storage.database import Connection
-from tests.bench.common import fresh_servers, show
+from tests.bench.common import Options, Row, fresh_servers, show
 from tests.feeds.world import World, add_follows, add_posts, add_rows
 from tests.processes import Api, running_api_process
 
@@ -195,8 +195,27 @@ def milliseconds(times: list[float]) -> Iterator[float]:
     yield max(times) * 1000
 
 
-async def main(count: int, runs: int) -> None:
-    """Measure, and print the tables."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was measured: memory in bytes, times in seconds."""
+
+    before: int
+    after: int
+    loaded: int
+    closed: int
+    opened: float
+    idle: float
+    spent: float
+    first: list[float]
+    middle: list[float]
+    last: list[float]
+    everyone: list[float]
+    quiet: list[float]
+    busy: list[float]
+
+
+async def measure(count: int, runs: int) -> Found:
+    """Open so many streams, and tell them of events."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     async with (
@@ -247,34 +266,54 @@ async def main(count: int, runs: int) -> None:
                     await asyncio.sleep(max(0.0, PAUSE_SECONDS - (time.perf_counter() - began)))
             loaded = api.memory
         closed = api.memory
+    return Found(before, after, loaded, closed, opened, idle, spent, first, middle, last, everyone, quiet, busy)
+
+
+async def bench(options: Options) -> list[Row]:
+    """The figures that have targets."""
+    count = options.size(5000, 500)
+    found = await measure(count, 1 if options.quick else options.runs)
+    return [
+        Row(f"{count:,} event streams: memory of each", (found.after - found.before) / count / 1024, "KiB", most=40),
+        Row(
+            f"{count:,} event streams: memory of each after events", (found.loaded - found.before) / count / 1024, "KiB"
+        ),
+        Row(f"{count:,} event streams: an event reaches the median one", median(found.everyone) * 1000, "ms"),
+        Row(f"{count:,} event streams: an event reaches the last one", median(found.last) * 1000, "ms", most=100),
+    ]
+
+
+async def main(count: int, runs: int) -> None:
+    """Measure, and print the tables."""
+    found = await measure(count, runs)
     show(
         f"{count:,} open streams",
         ["what", "figure"],
         [
-            ["KiB of memory a stream", (after - before) / count / 1024],
-            ["KiB a stream after the events", (loaded - before) / count / 1024],
-            ["MiB of the process before", before / 2**20],
-            ["MiB with the streams", after / 2**20],
-            ["MiB when they are closed", closed / 2**20],
-            ["ms to open one", opened / count * 1000],
-            ["% of a core while nothing happens", idle * 100],
-            ["µs of processor an event and stream", spent / runs / EVENTS / count * 1e6],
+            ["KiB of memory a stream", (found.after - found.before) / count / 1024],
+            ["KiB a stream after the events", (found.loaded - found.before) / count / 1024],
+            ["MiB of the process before", found.before / 2**20],
+            ["MiB with the streams", found.after / 2**20],
+            ["MiB when they are closed", found.closed / 2**20],
+            ["ms to open one", found.opened / count * 1000],
+            ["% of a core while nothing happens", found.idle * 100],
+            ["µs of processor an event and stream", found.spent / runs / EVENTS / count * 1e6],
         ],
     )
     show(
         f"ms from logging an event to its arrival, {runs} runs of {EVENTS} events",
         ["who", "median", "p99", "max"],
         [
-            ["the first stream", *milliseconds(first)],
-            ["the middle stream", *milliseconds(middle)],
-            ["the last stream", *milliseconds(last)],
-            ["all streams", *milliseconds(everyone)],
+            ["the first stream", *milliseconds(found.first)],
+            ["the middle stream", *milliseconds(found.middle)],
+            ["the last stream", *milliseconds(found.last)],
+            ["all streams", *milliseconds(found.everyone)],
         ],
     )
     show(
         "ms of GET /livez",
         ["while", "median", "p99", "max"],
-        [["nothing happens", *milliseconds(quiet)], ["events are told", *milliseconds(busy)]],
+        [["nothing happens", *milliseconds(found.quiet)], ["events are told", *milliseconds(found.busy)]],
     )
 
 

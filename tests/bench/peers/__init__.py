@@ -1,0 +1,1 @@
+"""Others that do what we do, to be measured against."""
