@@ -20,6 +20,9 @@ from tests.feeds.world import World
 
 # By hand, for hours: python -m pytest tests/feeds --hypothesis-profile=long
 hypothesis_settings.register_profile("long", max_examples=10_000, deadline=None)
+hypothesis_settings.register_profile("brief", max_examples=40, deadline=None)
+if hypothesis_settings().max_examples == hypothesis_settings.get_profile("default").max_examples:
+    hypothesis_settings.load_profile("brief")
 
 
 def timelines_of(res: Resources, redis: RedisServer, *, window: int = 10, disorder_seconds: float = 0.003) -> Timelines:

@@ -270,7 +270,7 @@ async def test_a_replica_that_takes_over_is_found(servers: list[Valkey], redis: 
         except RedisAway:
             return False
 
-    await eventually(found, seconds=20)
+    await eventually(found, seconds=60)
     new = await redis.node(key)
     assert new.place.port == heir.port
     assert new.epoch != old.epoch

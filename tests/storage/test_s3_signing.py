@@ -67,7 +67,7 @@ def test_urls_are_botocores(by_botocore: Callable[..., str], method: str, call: 
     assert said(mine) == said(by_botocore(call, at=AT, seconds=900, Key=key))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
     at=st.integers(0, 4_000_000_000),

@@ -257,7 +257,7 @@ def feed(res: Resources) -> Feed:
 
 
 thorough = hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 step = st.one_of(
     st.tuples(st.just("push"), ids),
