@@ -20,7 +20,7 @@ bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="The tok
 
 def resources(request: Request) -> Resources:
     """What the process holds."""
-    return cast("Resources", request.state.resources)
+    return cast("Resources", request.scope["state"]["resources"])
 
 
 async def _resources(request: Request) -> Resources:

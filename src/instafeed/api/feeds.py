@@ -1,7 +1,6 @@
 """The home feed."""
 
 from functools import partial
-from typing import cast
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
@@ -18,10 +17,10 @@ from instafeed.api.dependencies import (
     Res,
     bearer_token,
     count_stranger,
+    resources,
 )
 from instafeed.api.errors import from_error
 from instafeed.errors import InstafeedError, Invalid, Unauthenticated
-from instafeed.resources import Resources
 from instafeed.storage.post_cache import CachedPost
 
 router = APIRouter(tags=["feeds"])
@@ -84,7 +83,7 @@ def _query(query_string: bytes) -> tuple[int, str | None] | None:
 
 
 async def _get_feed(request: Request, limit: int, cursor: str | None) -> _Answer:
-    res = cast("Resources", request.scope["state"]["resources"])
+    res = resources(request)
     page = look = refused = None
     try:
         claim = await sessions.begin_authenticate(res, bearer_token(request))

@@ -21,7 +21,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from instafeed import telemetry
@@ -94,9 +94,6 @@ class CachedPost:
 
     author_id: int
     json: bytes
-
-
-_NO_POST = CachedPost(0, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,15 +226,15 @@ class PostCache:
         for post_id, version in wanted:
             node = await self._redis.node(self._tag(post_id))
             state, json = self._keys(post_id, node.epoch)
-            asked.append((_Copy(state, node.epoch, version, _NO_POST), post_id, node.send("GET", json)))
-        for copy, post_id, sent in asked:
+            asked.append((post_id, version, state, node.epoch, node.send("GET", json)))
+        for post_id, version, state, epoch, sent in asked:
             value = await sent
-            if value is None or not value.startswith(copy.version):
+            if value is None or not value.startswith(version):
                 found.missing.append(post_id)
                 continue
             author_id = int(value[_VERSION_CHARACTERS : _VERSION_CHARACTERS + ID_DIGITS])
             found.posts[post_id] = post = CachedPost(author_id, value[_VERSION_CHARACTERS + ID_DIGITS :])
-            self._keep_near(post_id, replace(copy, post=post))
+            self._keep_near(post_id, _Copy(state, epoch, version, post))
 
     def _keep_near(self, post_id: int, copy: _Copy) -> None:
         old = self._near.pop(post_id, None)
