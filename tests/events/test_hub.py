@@ -72,8 +72,10 @@ class Listener:
 
 @asynccontextmanager
 async def listen(hub: EventHub, account: int, after: str | None = None) -> AsyncIterator[Listener]:
-    """A stream of the account's."""
-    stream, listener = await hub.open(viewer(account), after), Listener()
+    """A stream of the account's, which is logged in."""
+    sessions, me = hub._res.sessions, viewer(account)
+    await sessions.fill(me.session_key, 1, epoch=await sessions.epoch(me.session_key))
+    stream, listener = await hub.open(me, after), Listener()
     stream.start(listener.write, listener.write_now, listener.abort)
     try:
         yield listener
