@@ -220,6 +220,15 @@ async def test_a_stream_that_begins_before_the_hub_knows_where_it_is_loses_nothi
             assert await posts_of(stream, 1) == [post]
 
 
+async def test_the_first_event_of_an_empty_log_comes_after_its_end_however_soon(world: World) -> None:
+    log = world.res.events
+    for _ in range(20):
+        await world.flush()
+        end = await log.last_id()
+        await log.add(EventType.OTHER, author_id=0, post_id=0)
+        assert len(await log.after(end, limit=2)) == 1
+
+
 async def test_an_event_waits_for_a_database_that_is_away(
     world: World, hub: EventHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from instafeed.storage.redis import Node, RedisServer
 _KEY = "events"
 _LENGTH = 50_000
 _BATCH = 500
+_LAST_IN_MILLISECOND = 2**64 - 1
 
 
 def _event(entry: tuple[bytes, list[bytes]]) -> Event:
@@ -73,7 +74,8 @@ class EventLog:
         if found:
             return found[0][0].decode()
         seconds, microseconds = map(int, await time)
-        return f"{seconds * 1000 + microseconds // 1000}-0"
+        # The next event may come within this millisecond, as its number 0.
+        return f"{seconds * 1000 + microseconds // 1000 - 1}-{_LAST_IN_MILLISECOND}"
 
 
 def order(id_: str) -> tuple[int, int]:
