@@ -19,7 +19,6 @@ from instafeed.storage import follows as follow_rows
 from instafeed.storage import outbox
 from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
-from instafeed.storage.follows import PackedFollowers
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp, Outcome, Parts
 
@@ -41,19 +40,17 @@ async def fan_out(res: Resources, entry: Entry) -> Outcome:
     if entry.position > outbox.PARTS_DONE:
         return Parts()
     if entry.position < outbox.PARTS_DONE:
-        way = await _way(res, author_id)
+        way, count = await _way(res, author_id)
         await res.recents.push_to(author_id, post_id, again=entry.again)
         await res.timelines.push_to(author_id, post_id, again=entry.again)
         if way is not Delivery.MERGED:
             # With nobody waiting, a whole chunk is served at once: that saves the way through another queue.
             most = res.settings.fan_out_chunk if await res.queue.is_idle("fanout") else _AT_ONCE
-            followers, count = await _followers(res, author_id, limit=most + 1)
             if count > most:
                 # Of a fan-out that is done again, chunks may have been delivered.
                 marks = {"again": True} if entry.again else {}
                 return Parts(Kind.DELIVER, [chunk | marks for chunk in await _chunks(res, post_id, author_id)])
-            await res.timelines.push(post_id, followers, again=entry.again)
-            telemetry.DELIVERIES.inc(count)
+            await _push(res, entry)
     telemetry.DELIVERY_DELAY.observe((telemetry.now() - published_at).total_seconds())
     await res.events.add(EventType.POST_CREATED, author_id=author_id, post_id=post_id)
     return [(Kind.NOTIFY, {"post": post_id, "author": author_id})]
@@ -61,13 +58,10 @@ async def fan_out(res: Resources, entry: Entry) -> Outcome:
 
 async def deliver(res: Resources, entry: Entry) -> Outcome:
     """Job: push a post into the feeds of one chunk of its author's followers."""
-    post_id, author_id = entry.payload["post"], entry.payload["author"]
     async with res.db.acquire() as connection:
-        published_at = await post_rows.published_at(connection, post_id)
+        published_at = await post_rows.published_at(connection, entry.payload["post"])
     if published_at is not None:
-        followers, count = await _followers(res, author_id, above=entry.payload["above"], up_to=entry.payload["up_to"])
-        await res.timelines.push(post_id, followers, again=entry.again)
-        telemetry.DELIVERIES.inc(count)
+        await _push(res, entry, above=entry.payload["above"], up_to=entry.payload["up_to"])
     return []
 
 
@@ -77,24 +71,24 @@ async def _chunks(res: Resources, post_id: int, author_id: int) -> list[dict[str
     return [{"post": post_id, "author": author_id, "above": above, "up_to": up_to} for above, up_to in chunks]
 
 
-async def _followers(
-    res: Resources, author_id: int, *, above: int = 0, up_to: int = MAX_ID, limit: int | None = None
-) -> tuple[list[PackedFollowers], int]:
+async def _push(res: Resources, entry: Entry, *, above: int = 0, up_to: int = MAX_ID) -> None:
+    """Push the entry's post into the feeds of its author's followers with ids above the one, up to the other."""
     async with res.db.acquire() as connection:
-        return await follow_rows.packed_followers(
+        followers, count = await follow_rows.packed_followers(
             connection,
-            author_id,
+            entry.payload["author"],
             above=above,
             up_to=up_to,
-            limit=limit,
             buckets=res.timelines.buckets,
             key_parts=res.timelines.key_parts,
         )
+    await res.timelines.push(entry.payload["post"], followers, again=entry.again)
+    telemetry.DELIVERIES.inc(count)
 
 
-async def _way(res: Resources, author_id: int) -> Delivery:
-    """How this author's posts get to followers from now on: changed here, when an account has become a celebrity or is one
-    no longer.
+async def _way(res: Resources, author_id: int) -> tuple[Delivery, int]:
+    """How this author's posts get to followers from now on, and how many these are: changed here, when an account has become
+    a celebrity or is one no longer.
 
     No reader may miss a post on the way. Upward: first readers merge, all of them, and only then pushing stops. Downward:
     first pushing begins again, then what was not pushed is, and only then readers stop merging.
@@ -108,7 +102,7 @@ async def _way(res: Resources, author_id: int) -> Delivery:
         way = await _change_way(res, author_id, way, Delivery.MERGED)
     if way is Delivery.MERGED and followers < limit * _NO_CELEBRITY_BELOW:
         way = await _change_way(res, author_id, way, Delivery.BOTH, then=Kind.PUSH_AGAIN)
-    return way
+    return way, followers
 
 
 async def _change_way(

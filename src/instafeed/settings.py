@@ -95,7 +95,7 @@ class Settings(BaseModel):
     """Feeds are spread over this many Redis hash slots."""
     feed_idle_days: int = Field(default=14, ge=1)
     """A feed that nobody reads for this long leaves Redis, and is rebuilt when it is read again."""
-    fan_out_chunk: int = Field(default=20_000, ge=1, le=100_000)
+    fan_out_chunk: int = Field(default=50_000, ge=1, le=100_000)
     """Followers that a worker takes at a time of a post with many; a killed worker's are taken by another one."""
     celebrity_followers: int = Field(default=100_000, ge=1)
     """The posts of an account with more followers are not pushed to them, but merged when a feed is read."""

@@ -1,5 +1,7 @@
 """What the benches share: their options, the rows that they return, settings of fresh servers, and how figures are shown.
 
+With `REDIS_SERVER=<program>` Redis is that program, in place of the embedded server: their scripts' speeds differ by half.
+
 A bench is a module with `async def bench(options)`, which returns rows. `python -m tests.bench` runs all of them, and each by
 itself is run with `python -m tests.bench.<name>`. Programs are started with `tests.processes`. What is compared is
 measured in turn, A B A B, and medians are taken: other programs of the machine slow both.
@@ -7,6 +9,8 @@ measured in turn, A B A B, and medians are taken: other programs of the machine 
 
 import argparse
 import asyncio
+import contextlib
+import os
 import sys
 import tempfile
 import time
@@ -16,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
+from unittest.mock import patch
 
+from instafeed.dev import servers
 from instafeed.dev.embedded import EmbeddedServers
 from instafeed.settings import Settings
 from instafeed.storage import migrations
@@ -80,11 +86,13 @@ Bench = Callable[[Options], Coroutine[Any, Any, list[Row]]]
 @asynccontextmanager
 async def fresh_servers(**values: Any) -> AsyncIterator[Settings]:
     """Empty, migrated servers of the bench's own; yields their settings, with `values` over the tests' defaults."""
-    with tempfile.TemporaryDirectory(prefix="instafeed-bench-") as folder:
-        async with EmbeddedServers(Path(folder), durable=False) as servers:
-            url = servers.endpoints.database_url
+    program = os.environ.get("REDIS_SERVER")
+    replaced = patch.object(servers, "valkey", lambda: Path(program)) if program else contextlib.nullcontext()
+    with replaced, tempfile.TemporaryDirectory(prefix="instafeed-bench-") as folder:
+        async with EmbeddedServers(Path(folder), durable=False) as started:
+            url = started.endpoints.database_url
             await migrations.migrate(url)
-            yield make_settings(servers.endpoints, url, redis_number=0, **values)
+            yield make_settings(started.endpoints, url, redis_number=0, **values)
 
 
 def progress(text: str) -> None:

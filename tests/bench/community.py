@@ -120,6 +120,10 @@ class Loader:
         """The followee's halves of follows, which is all that fan-out asks for."""
         rows = ((shard_of(other), other, one, number, False) for number, (one, other) in enumerate(pairs, 1))
         await self.copy("followers", "shard followee_id follower_id id notify", rows)
+        await self.connection.execute(
+            "update accounts set follower_count = found.count"
+            " from (select followee_id, count(*) from followers group by 1) found where id = found.followee_id"
+        )
 
     async def posts(self, authors: Sequence[int], count: int, *, step: float, seed: int = 1) -> list[int]:
         """`count` published posts by random ones of the authors, so many ms apart, up to now; oldest first."""

@@ -12,10 +12,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from instafeed.errors import RedisAway
-from instafeed.ids import MAX_ID
+from instafeed.ids import MAX_ID, shard_of
 from instafeed.resources import Resources
+from instafeed.storage import follows as follow_rows
 from instafeed.storage import timelines
-from instafeed.storage.follows import ID_DIGITS, PackedFollowers
+from instafeed.storage.follows import PackedFollowers
 from instafeed.storage.redis import RedisServer
 from instafeed.storage.timelines import Timelines, Window
 
@@ -384,15 +385,34 @@ async def test_a_list_lacks_nothing_down_to_its_floor_once_all_is_delivered(
                 assert set(window.ids) == truth.published
 
 
-def test_a_key_is_of_fixed_width_and_parted_where_the_database_fills_in(res: Resources) -> None:
+def test_a_key_is_parted_where_the_database_fills_in(res: Resources) -> None:
     lists = res.timelines
     before, after = lists.key_parts
     for account in (1, 5 << 10, MAX_ID):
         key = lists._key(account)
-        assert key == f"{before}{lists.bucket_of(account)}{after}{account:019d}"
-        assert len(key) == len(f"{before}{lists.bucket_of(account)}{after}") + ID_DIGITS
+        assert key == f"{before}{lists.bucket_of(account)}{after}{account}"
         assert before.endswith("{"), "the bucket is the hash slot"
         assert after.startswith("}")
+
+
+async def test_the_database_packs_the_key_of_every_follower(res: Resources) -> None:
+    """Of ids as long as ours are this year, were, and will be, in buckets whose names have one digit and two."""
+    lists, author = res.timelines, res.ids.next(3)
+    ids = [edge + step for edge in (1, 99_999, 10**17 - 2, 10**18 - 2, MAX_ID - 40_000) for step in range(4)]
+    ids += [(7 << 60) + (shard << 10) for shard in (3, 14)]
+    async with res.db.acquire() as connection:
+        await connection.executemany(
+            "insert into followers (shard, followee_id, follower_id, id, notify) values ($1, $2, $3, $3, false)",
+            [(shard_of(author), author, follower) for follower in ids],
+        )
+        packed, count = await follow_rows.packed_followers(
+            connection, author, above=ids[0], buckets=lists.buckets, key_parts=lists.key_parts
+        )
+    found = {
+        some.keys[at : at + some.width]: some.bucket for some in packed for at in range(0, len(some.keys), some.width)
+    }
+    assert found == {lists._key(id_): lists.bucket_of(id_) for id_ in ids[1:]}
+    assert count == len(ids) - 1
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -405,12 +425,13 @@ async def test_a_push_of_many_followers_reaches_each_of_them(res: Resources, aga
         marker = await lists.begin_rebuild(account)
         assert marker is not None
         await lists.finish_rebuild(account, marker, [], to_the_end=True)
-    by_bucket: dict[int, list[str]] = {}
+    alike: dict[tuple[int, int], list[str]] = {}
     for account in accounts:
-        by_bucket.setdefault(lists.bucket_of(account), []).append(lists._key(account))
-    packed = [PackedFollowers(bucket, "".join(keys), len(keys[0])) for bucket, keys in by_bucket.items()]
-    assert sorted(some.bucket for some in packed) == [3, 11]
-    assert len({some.width for some in packed}) == 2
+        key = lists._key(account)
+        alike.setdefault((lists.bucket_of(account), len(key)), []).append(key)
+    packed = [PackedFollowers(bucket, "".join(keys), width) for (bucket, width), keys in alike.items()]
+    assert {some.bucket for some in packed} == {3, 11}
+    assert len({some.width for some in packed}) > 2
     await lists.push(MAX_ID, packed, again=again)
     for account in accounts:
         window = await lists.read(account, limit=None)
@@ -508,7 +529,7 @@ async def test_the_first_entries_say_nothing_of_the_end_unless_they_reach_it(fee
 async def test_a_failed_push_is_one_error_of_ours() -> None:
     nowhere = RedisServer("redis://127.0.0.1:1/0")
     lists = Timelines(nowhere, "feed", window=WINDOW, buckets=64, idle_days=IDLE_DAYS, disorder_seconds=0)
-    packed = [PackedFollowers(bucket, "1" * ID_DIGITS, ID_DIGITS) for bucket in range(5)]
+    packed = [PackedFollowers(bucket, "1" * 19, 19) for bucket in range(5)]
     with pytest.raises(RedisAway):
         await lists.push(1, packed, again=False)
     await nowhere.close()

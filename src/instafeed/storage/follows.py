@@ -8,8 +8,6 @@ from instafeed.ids import MAX_ID, shard_of
 from instafeed.storage import accounts, mutes
 from instafeed.storage.database import Connection
 
-ID_DIGITS = 19  # of an id in a packed text
-
 
 @dataclass(frozen=True, slots=True)
 class PackedFollowers:
@@ -144,42 +142,43 @@ async def packed_followers(
     *,
     above: int = 0,
     up_to: int = MAX_ID,
-    limit: int | None = None,
     buckets: int,
     key_parts: tuple[str, str],
 ) -> tuple[list[PackedFollowers], int]:
-    """The next followers in the order of their ids, packed by the database so that Python touches none of them.
+    """Followers packed by the database, so that Python touches none of them.
 
     Args:
         connection: where to ask.
         account_id: whose followers.
         above: only ids above this; 0 to begin.
         up_to: only ids up to this one.
-        limit: how many followers at most; None for no bound.
         buckets: number of timeline buckets; a follower's is its shard modulo this.
-        key_parts: what stands in a timeline's key before the bucket, and between it and the id (`ID_DIGITS` wide).
+        key_parts: what stands in a timeline's key before the bucket, and between it and the id.
 
     Returns:
-        the packed keys per bucket, and how many followers they are.
+        the packed keys by bucket and width, and how many followers they are.
     """
     prefixes = [f"{key_parts[0]}{bucket}{key_parts[1]}" for bucket in range(buckets)]
+    # Keys are joined by what each begins with, and their width is told without writing the id: a row costs half as much as
+    # with the key put together and measured.
     records = await connection.fetch(
-        "select bucket, count(*) as count, string_agg(($6::text[])[bucket + 1] || lpad(follower_id::text, 19, '0'), '') as keys"
-        " from (select follower_id, ((follower_id >> 10 & 8191) % $5)::int as bucket from followers"
-        " where shard = $1 and followee_id = $2 and follower_id > $3 and follower_id <= $7 order by follower_id limit $4) chunk"
-        " group by bucket",
+        "select bucket, digits, count(*) as count, string_agg(follower_id::text, ($5::text[])[bucket + 1]) as keys"
+        " from (select follower_id, ((follower_id >> 10 & 8191) % $4)::int as bucket,"
+        " case when follower_id >= 1000000000000000000 then 19 when follower_id >= 100000000000000000 then 18"
+        " else length(follower_id::text) end as digits from followers"
+        " where shard = $1 and followee_id = $2 and follower_id > $3 and follower_id <= $6 order by follower_id) chunk"
+        " group by bucket, digits",
         shard_of(account_id),
         account_id,
         above,
-        limit,
         buckets,
         prefixes,
         up_to,
     )
-    packed = [
-        PackedFollowers(record["bucket"], record["keys"], len(prefixes[record["bucket"]]) + ID_DIGITS)
-        for record in records
-    ]
+    packed = []
+    for record in records:
+        prefix = prefixes[record["bucket"]]
+        packed.append(PackedFollowers(record["bucket"], prefix + record["keys"], len(prefix) + record["digits"]))
     return packed, sum(record["count"] for record in records)
 
 

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 
 from instafeed import telemetry
 from instafeed.ids import shard_of
-from instafeed.storage.follows import ID_DIGITS
 from instafeed.storage.redis import RedisServer, Script
 from instafeed.storage.rights_cache import FILL_SECONDS, HOLD_SECONDS
 from instafeed.version import VERSION
@@ -38,6 +37,7 @@ _FORMAT = hashlib.sha256(VERSION.encode()).hexdigest()[:4].encode()
 _RANDOM_BYTES = 8
 _VERSION_CHARACTERS = len(_FORMAT) + 2 * _RANDOM_BYTES
 _NEAR_BYTES = 64 << 20
+_AUTHOR_DIGITS = 19
 _AT_ONCE = 500
 
 # KEYS: states, each followed by its JSON. ARGV: token, seconds. Deletions must pass where Redis is full.
@@ -232,8 +232,8 @@ class PostCache:
             if value is None or not value.startswith(version):
                 found.missing.append(post_id)
                 continue
-            author_id = int(value[_VERSION_CHARACTERS : _VERSION_CHARACTERS + ID_DIGITS])
-            found.posts[post_id] = post = CachedPost(author_id, value[_VERSION_CHARACTERS + ID_DIGITS :])
+            author_id = int(value[_VERSION_CHARACTERS : _VERSION_CHARACTERS + _AUTHOR_DIGITS])
+            found.posts[post_id] = post = CachedPost(author_id, value[_VERSION_CHARACTERS + _AUTHOR_DIGITS :])
             self._keep_near(post_id, _Copy(state, epoch, version, post))
 
     def _keep_near(self, post_id: int, copy: _Copy) -> None:
@@ -283,7 +283,7 @@ class PostCache:
                 sent.append(node.run(_FILL, keys, fill.token, state, "", _UNSEEN_SECONDS))
                 continue
             version = _FORMAT + secrets.token_hex(_RANDOM_BYTES).encode()
-            value = b"%b%0*d%b" % (version, ID_DIGITS, post.author_id, post.json)
+            value = b"%b%0*d%b" % (version, _AUTHOR_DIGITS, post.author_id, post.json)
             sent.append(node.run(_FILL, keys, fill.token, version, value, seconds[fill.post_id]))
         for answer in sent:
             await answer

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from instafeed.ids import SEQUENCE_BITS, SHARD_BITS, shard_of
-from instafeed.storage.follows import ID_DIGITS, PackedFollowers
+from instafeed.storage.follows import PackedFollowers
 from instafeed.storage.redis import RedisServer, Script
 
 DISORDER_SECONDS = 30
@@ -274,7 +274,7 @@ class Timelines:
 
     @property
     def key_parts(self) -> tuple[str, str]:
-        """What stands in a key before the bucket, and between the bucket and the id, which is `ID_DIGITS` wide."""
+        """What stands in a key before the bucket, and between the bucket and the id."""
         return f"{self._name}:{{", "}:"
 
     def bucket_of(self, account_id: int) -> int:
@@ -283,7 +283,7 @@ class Timelines:
 
     def _key(self, account_id: int) -> str:
         before, after = self.key_parts
-        return f"{before}{self.bucket_of(account_id)}{after}{account_id:0{ID_DIGITS}d}"
+        return f"{before}{self.bucket_of(account_id)}{after}{account_id}"
 
     def _high(self, bucket: int) -> str:
         before, after = self.key_parts
