@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -115,6 +116,7 @@ def _serve(options: argparse.Namespace) -> int:
     telemetry.set_up(settings, process="api")
     _raise_file_limit()
     app = create_app(settings)
+    _collect_seldom()
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -126,6 +128,15 @@ def _serve(options: argparse.Namespace) -> int:
     config = server.configure(app, host=options.host, port=options.port, timeout_graceful_shutdown=20)
     Server(config).run()
     return 0
+
+
+def _collect_seldom() -> None:
+    """Keep the garbage collector from what stays for ever: its passes over the libraries' objects made every hundredth page
+    of the feed wait for 50 to 80 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _raise_file_limit() -> None:

@@ -1,5 +1,6 @@
-"""How fast the first page of a home feed is read, authenticated and rate-limited, through one API process: against a process
-that answers the same bytes prebuilt; and a reader who follows 50 celebrities against one who follows none.
+"""How fast the first page of a home feed is read, authenticated and rate-limited, through one API process: against the
+framework answering the same bytes prebuilt, and for comparison against a bare server without it; and a reader who follows
+50 celebrities against one who follows none.
 
 By hand: `python -m tests.bench.feed_read [--runs 5]`; needs wrk.
 """
@@ -44,13 +45,14 @@ async def _first_page(options: Options, renditions: int) -> list[Row]:
         body = await pages(api.url, tokens)
         name = f"first page of {len(body) / 1000:.0f} kB ({renditions} rendition{'s' * (renditions > 1)} a photo)"
         progress(name)
-        ours, plain, ours_at_half, plain_at_half = (list[Load]() for _ in range(4))
-        async with prebuilt(body) as limit:
+        ours, plain, bare, ours_at_half, plain_at_half = (list[Load]() for _ in range(5))
+        async with prebuilt(body) as limit, prebuilt(body, bare=True) as server:
             asked = await sql_so_far(api)
             seconds = options.size(SECONDS, 1)
             for _ in range(options.runs):
                 plain.append(await wrk(limit, tokens, seconds=seconds))
                 ours.append(await wrk(api, tokens, seconds=seconds))
+                bare.append(await wrk(server, tokens, seconds=seconds))
             rate = median(load.rate for load in ours)
             pause = round(CONNECTIONS / (rate * HALF) * 1000)
             for _ in range(options.runs):
@@ -60,6 +62,7 @@ async def _first_page(options: Options, renditions: int) -> list[Row]:
     half = f"{median(load.rate for load in ours_at_half):,.0f}/s"
     return [
         Row(f"{name}, against prebuilt", rate, "pages/s", median(load.rate for load in plain), least=0.35),
+        Row(f"{name}, against prebuilt without a framework", rate, "pages/s", median(load.rate for load in bare)),
         Row(
             f"{name}, at {half} over {CONNECTIONS} connections",
             *(median(load.p99 for load in ours_at_half), "ms p99", median(load.p99 for load in plain_at_half)),

@@ -1,4 +1,4 @@
-"""Load on HTTP servers, by wrk or over one bare connection, and the limit: a process that answers the same bytes prebuilt."""
+"""Load on HTTP servers, by wrk or over one bare connection, and the limit: the framework answering the same bytes prebuilt."""
 
 import asyncio
 import json
@@ -26,14 +26,20 @@ CONNECTIONS = 16
 
 _PREBUILT = """
 import sys, uvicorn
+from fastapi import FastAPI, Response
 body = open(sys.argv[2], "rb").read()
 head = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode())]}
-async def app(scope, receive, send):
+app = FastAPI()
+@app.get("/v1/feed")
+async def feed():
+    return Response(body, media_type="application/json")
+async def bare(scope, receive, send):
     if scope["type"] == "http":
         await send(head)
         await send({"type": "http.response.body", "body": body})
-uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False, lifespan="off")
+lifespan = "off" if sys.argv[3] == "bare" else "auto"
+uvicorn.run(bare if lifespan == "off" else app, port=int(sys.argv[1]), log_level="warning", access_log=False, lifespan=lifespan)
 """
 
 # Every request is another account's: none meets its rate limit.
@@ -142,12 +148,12 @@ async def sql_so_far(api: Api) -> int:
 
 
 @asynccontextmanager
-async def prebuilt(body: bytes) -> AsyncIterator[Api]:
-    """A process that answers `body` to everything."""
+async def prebuilt(body: bytes, *, bare: bool = False) -> AsyncIterator[Api]:
+    """A process that answers `body` without asking anybody: a handler of the framework's, or `bare`, with no framework."""
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(body)
         port = free_port()
-        command = [sys.executable, "-c", _PREBUILT, str(port), file.name]
+        command = [sys.executable, "-c", _PREBUILT, str(port), file.name, "bare" if bare else "framework"]
         async with program(f"http://127.0.0.1:{port}", command, {}) as running:
             yield running
 
