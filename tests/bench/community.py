@@ -183,10 +183,11 @@ async def loading(settings: Settings) -> AsyncIterator[Loader]:
 
 def packed(timelines: Timelines, accounts: Iterable[int]) -> list[PackedFollowers]:
     """Followers as the database packs them, in the order of their ids."""
-    keys: dict[int, list[str]] = {}
+    keys: dict[tuple[int, int], list[str]] = {}
     for id_ in sorted(accounts):
-        keys.setdefault(timelines.bucket_of(id_), []).append(timelines._key(id_))
-    return [PackedFollowers(bucket, "".join(some), len(some[0])) for bucket, some in keys.items()]
+        key = timelines._key(id_)
+        keys.setdefault((timelines.bucket_of(id_), len(key)), []).append(key)
+    return [PackedFollowers(bucket, "".join(some), width) for (bucket, width), some in keys.items()]
 
 
 async def fill_feeds(

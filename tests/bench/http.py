@@ -38,8 +38,8 @@ async def bare(scope, receive, send):
     if scope["type"] == "http":
         await send(head)
         await send({"type": "http.response.body", "body": body})
-lifespan = "off" if sys.argv[3] == "bare" else "auto"
-uvicorn.run(bare if lifespan == "off" else app, port=int(sys.argv[1]), log_level="warning", access_log=False, lifespan=lifespan)
+served = {"bare": bare, "framework": app}[sys.argv[3]]
+uvicorn.run(served, port=int(sys.argv[1]), log_level="warning", access_log=False, lifespan="off")
 """
 
 # Every request is another account's: none meets its rate limit.

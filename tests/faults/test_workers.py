@@ -25,6 +25,12 @@ async def with_followers(world: World) -> tuple[int, list[int]]:
         STEP,
         FOLLOWERS,
     )
+    await world.sql(
+        "update accounts set follower_count = $3 where shard = $1 and id = $2 returning 1",
+        shard_of(author),
+        author,
+        FOLLOWERS,
+    )
     readers = [author + number * STEP for number in range(1, FOLLOWERS + 1, 397)]
     await world.materialise(*readers)
     return author, readers

@@ -19,6 +19,7 @@ from instafeed.storage import timelines
 from instafeed.storage.follows import PackedFollowers
 from instafeed.storage.redis import RedisServer
 from instafeed.storage.timelines import Timelines, Window
+from tests.bench.community import packed
 
 WINDOW = 5
 SLACK = 3
@@ -405,11 +406,13 @@ async def test_the_database_packs_the_key_of_every_follower(res: Resources) -> N
             "insert into followers (shard, followee_id, follower_id, id, notify) values ($1, $2, $3, $3, false)",
             [(shard_of(author), author, follower) for follower in ids],
         )
-        packed, count = await follow_rows.packed_followers(
+        followers, count = await follow_rows.packed_followers(
             connection, author, above=ids[0], buckets=lists.buckets, key_parts=lists.key_parts
         )
     found = {
-        some.keys[at : at + some.width]: some.bucket for some in packed for at in range(0, len(some.keys), some.width)
+        some.keys[at : at + some.width]: some.bucket
+        for some in followers
+        for at in range(0, len(some.keys), some.width)
     }
     assert found == {lists._key(id_): lists.bucket_of(id_) for id_ in ids[1:]}
     assert count == len(ids) - 1
@@ -425,14 +428,10 @@ async def test_a_push_of_many_followers_reaches_each_of_them(res: Resources, aga
         marker = await lists.begin_rebuild(account)
         assert marker is not None
         await lists.finish_rebuild(account, marker, [], to_the_end=True)
-    alike: dict[tuple[int, int], list[str]] = {}
-    for account in accounts:
-        key = lists._key(account)
-        alike.setdefault((lists.bucket_of(account), len(key)), []).append(key)
-    packed = [PackedFollowers(bucket, "".join(keys), width) for (bucket, width), keys in alike.items()]
-    assert {some.bucket for some in packed} == {3, 11}
-    assert len({some.width for some in packed}) > 2
-    await lists.push(MAX_ID, packed, again=again)
+    followers = packed(lists, accounts)
+    assert {some.bucket for some in followers} == {3, 11}
+    assert len({some.width for some in followers}) == 5, "ids of 7 to 10 digits, in buckets of one and two"
+    await lists.push(MAX_ID, followers, again=again)
     for account in accounts:
         window = await lists.read(account, limit=None)
         assert window == (Window([MAX_ID], floor=0) if account in materialised else None)

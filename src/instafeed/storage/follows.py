@@ -159,8 +159,8 @@ async def packed_followers(
         the packed keys by bucket and width, and how many followers they are.
     """
     prefixes = [f"{key_parts[0]}{bucket}{key_parts[1]}" for bucket in range(buckets)]
-    # Keys are joined by what each begins with, and their width is told without writing the id: a row costs half as much as
-    # with the key put together and measured.
+    # Keys are joined by what each begins with, and of today's ids the width is told without writing them: a row costs a
+    # quarter less than with its key put together and padded.
     records = await connection.fetch(
         "select bucket, digits, count(*) as count, string_agg(follower_id::text, ($5::text[])[bucket + 1]) as keys"
         " from (select follower_id, ((follower_id >> 10 & 8191) % $4)::int as bucket,"
