@@ -99,11 +99,36 @@ async def test_limits_are_published(http: httpx.AsyncClient, settings: Settings)
     assert answer.status_code == 200
     body = answer.json()
     assert body["upload_max_bytes"] == settings.upload_max_bytes
-    assert body["photos_per_post"] == 10
+    assert body["upload_max_pixels"] == settings.upload_max_pixels
+    assert body["upload_min_bytes_per_second"] == settings.upload_min_bytes_per_second
+    assert body["upload_grace_seconds"] == settings.upload_grace_seconds
     assert {"image/jpeg", "image/png", "image/webp"} <= set(body["photo_types"])
     assert body["rate_limits"] == [
         {"name": policy.name, "quota": policy.quota, "seconds": policy.seconds} for policy in limits.ALL
     ]
+
+
+async def test_published_limits_are_those_that_hold(settings: Settings, ada: Client) -> None:
+    others = {"upload_grace_seconds": 3.5, "upload_min_bytes_per_second": 77, "upload_max_pixels": 123}
+    async with running_api(changed(settings, others)) as url, httpx.AsyncClient(base_url=url) as client:
+        published = (await client.get("/v1/limits")).json()
+    assert {name: published[name] for name in others} == others
+    photos, caption, alt_text = (
+        published[name] for name in ("photos_per_post", "caption_max_characters", "alt_text_max_characters")
+    )
+    # No such photo: what is within the limits gets as far as that, what is beyond them does not.
+    for one_more, problem in ((0, "/problems/media-unusable"), (1, "/problems/invalid")):
+        for count, characters, alt_characters in (
+            (photos + one_more, 1, 1),
+            (1, caption + one_more, 1),
+            (1, 1, alt_text + one_more),
+        ):
+            media = [{"id": str(ident), "alt_text": "a" * alt_characters} for ident in range(1, count + 1)]
+            body = await ada.call("POST", "/v1/posts", 422, json={"caption": "c" * characters, "media": media})
+            assert body["type"] == problem, (count, characters, alt_characters)
+    page = published["page_max_items"]
+    await ada.call("GET", "/v1/feed", params={"limit": page})
+    await ada.call("GET", "/v1/feed", 422, params={"limit": page + 1})
 
 
 async def test_metrics_name_routes_and_never_paths(http: httpx.AsyncClient, ada: Client, settings: Settings) -> None:

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from instafeed.api import limits, schemas, strict_json
-from instafeed.api.dependencies import Res
+from instafeed.api import limits, schemas, strict_json, text
+from instafeed.api.dependencies import MAX_LIMIT, Res
 from instafeed.checks import check_all
 from instafeed.imaging.sniff import Format
 
@@ -19,12 +19,13 @@ async def get_limits(res: Res) -> schemas.Limits:
         upload_max_bytes=settings.upload_max_bytes,
         upload_max_pixels=settings.upload_max_pixels,
         upload_min_bytes_per_second=settings.upload_min_bytes_per_second,
+        upload_grace_seconds=settings.upload_grace_seconds,
         photo_types=[format_.content_type for format_ in Format],
-        photos_per_post=10,
-        caption_max_characters=2200,
-        alt_text_max_characters=1500,
+        photos_per_post=schemas.PHOTOS_PER_POST,
+        caption_max_characters=text.CAPTION_MAX_CHARACTERS,
+        alt_text_max_characters=text.ALT_TEXT_MAX_CHARACTERS,
         body_max_bytes=strict_json.MAX_BYTES,
-        page_max_items=100,
+        page_max_items=MAX_LIMIT,
         rate_limits=[
             schemas.RateLimit(name=policy.name, quota=policy.quota, seconds=policy.seconds) for policy in limits.ALL
         ],

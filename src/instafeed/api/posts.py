@@ -12,6 +12,7 @@ from instafeed.api.media import UPLOAD_PROBLEMS
 from instafeed.api.once import OnceOnly
 from instafeed.api.openapi import problems
 from instafeed.api.strict_json import JsonRoute
+from instafeed.api.text import ALT_TEXT_MAX_CHARACTERS, CAPTION_MAX_CHARACTERS
 from instafeed.models import PhotoOfPost
 
 router = APIRouter(tags=["posts"], route_class=JsonRoute)
@@ -52,8 +53,16 @@ async def create_post(body: schemas.NewPost, res: Res, viewer: Writer, once: Onc
                         "required": ["photo"],
                         "properties": {
                             "photo": {"type": "string", "format": "binary"},
-                            "caption": {"type": "string", "maxLength": 2200, "examples": ["Evening at the harbour"]},
-                            "alt_text": {"type": "string", "maxLength": 1500, "examples": ["A lighthouse at dusk"]},
+                            "caption": {
+                                "type": "string",
+                                "maxLength": CAPTION_MAX_CHARACTERS,
+                                "examples": ["Evening at the harbour"],
+                            },
+                            "alt_text": {
+                                "type": "string",
+                                "maxLength": ALT_TEXT_MAX_CHARACTERS,
+                                "examples": ["A lighthouse at dusk"],
+                            },
                         },
                     }
                 }

@@ -21,6 +21,7 @@ from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
+PHOTOS_PER_POST = 10
 EXAMPLE_ID = "412345678901234567"
 
 
@@ -147,7 +148,7 @@ class NewPost(_Request):
     """A post."""
 
     caption: Caption = Field(default="", examples=["Evening at the harbour"])
-    media: list[NewPostPhoto] = Field(min_length=1, max_length=10)
+    media: list[NewPostPhoto] = Field(min_length=1, max_length=PHOTOS_PER_POST)
     """The photos in their order."""
 
 
@@ -165,7 +166,7 @@ class PostPatch(_Request):
 
     caption: Caption = Field(default="", examples=["Evening at the harbour"])
     """An empty text takes it away."""
-    alt_texts: list[AltTextPatch] = Field(default_factory=list, max_length=10)
+    alt_texts: list[AltTextPatch] = Field(default_factory=list, max_length=PHOTOS_PER_POST)
     """Photos that are left out keep their texts."""
 
 
@@ -328,7 +329,9 @@ class Limits(_Response):
     upload_max_bytes: int = Field(examples=[41_943_040])
     upload_max_pixels: int = Field(examples=[100_000_000])
     upload_min_bytes_per_second: int = Field(examples=[4096])
-    """After 10 seconds of grace; 0 for any."""
+    """An upload that is slower for longer than its grace is refused."""
+    upload_grace_seconds: float = Field(examples=[10])
+    """How long a sender may be late, all in all."""
     photo_types: list[str] = Field(examples=[["image/jpeg", "image/heif"]])
     photos_per_post: int = Field(examples=[10])
     caption_max_characters: int = Field(examples=[2200])

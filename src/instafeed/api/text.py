@@ -50,8 +50,11 @@ def paragraphs(value: str) -> str:
     return _clean(value, lines=True)
 
 
+CAPTION_MAX_CHARACTERS = 2200
+ALT_TEXT_MAX_CHARACTERS = 1500
+
 DisplayName = Annotated[str, StringConstraints(max_length=64), AfterValidator(one_line)]
 DeviceName = Annotated[str, StringConstraints(max_length=100), AfterValidator(one_line)]
 Bio = Annotated[str, StringConstraints(max_length=150), AfterValidator(paragraphs)]
-Caption = Annotated[str, StringConstraints(max_length=2200), AfterValidator(paragraphs)]
-AltText = Annotated[str, StringConstraints(max_length=1500), AfterValidator(paragraphs)]
+Caption = Annotated[str, StringConstraints(max_length=CAPTION_MAX_CHARACTERS), AfterValidator(paragraphs)]
+AltText = Annotated[str, StringConstraints(max_length=ALT_TEXT_MAX_CHARACTERS), AfterValidator(paragraphs)]
