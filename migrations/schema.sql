@@ -183,6 +183,21 @@ CREATE TABLE public.sessions (
 )
 PARTITION BY HASH (shard);
 
+CREATE TABLE public.uploads (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    object_key text NOT NULL,
+    s3_upload_id text,
+    size bigint NOT NULL,
+    sha256 bytea NOT NULL,
+    part_size integer NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT uploads_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
+    CONSTRAINT uploads_check1 CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.usernames (
     username text NOT NULL,
     account_id bigint NOT NULL
@@ -236,6 +251,9 @@ ALTER TABLE ONLY public.requesting
 ALTER TABLE ONLY public.sessions
     ADD CONSTRAINT sessions_pkey PRIMARY KEY (shard, id);
 
+ALTER TABLE ONLY public.uploads
+    ADD CONSTRAINT uploads_pkey PRIMARY KEY (shard, id);
+
 ALTER TABLE ONLY public.usernames
     ADD CONSTRAINT usernames_pkey PRIMARY KEY (username);
 
@@ -253,6 +271,8 @@ CREATE INDEX media_pending ON ONLY public.media USING btree (shard, id) WHERE (s
 
 CREATE INDEX media_post ON ONLY public.media USING btree (shard, post_id, "position") WHERE (post_id IS NOT NULL);
 
+CREATE INDEX media_sha256 ON ONLY public.media USING btree (shard, account_id, sha256) WHERE (sha256 IS NOT NULL);
+
 CREATE INDEX mutes_id ON ONLY public.mutes USING btree (shard, muter_id, id);
 
 CREATE INDEX outbox_done ON ONLY public.outbox USING btree (done_at) WHERE (done_at IS NOT NULL);
@@ -266,3 +286,7 @@ CREATE INDEX posts_published ON ONLY public.posts USING btree (shard, author_id,
 CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
 
 CREATE INDEX sessions_account ON ONLY public.sessions USING btree (shard, account_id);
+
+CREATE INDEX uploads_account ON ONLY public.uploads USING btree (shard, account_id);
+
+CREATE INDEX uploads_expires ON ONLY public.uploads USING btree (expires_at);

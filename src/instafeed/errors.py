@@ -117,10 +117,17 @@ class MediaIncomplete(InstafeedError):
 
 
 class DigestMismatch(InstafeedError):
-    """The bytes do not match the Content-Digest that was sent with them."""
+    """The bytes do not match the digest that was sent with them, or ahead of them."""
 
     slug = "digest-mismatch"
     title = "The bytes do not match their digest"
+
+
+class TooManyUploads(InstafeedError):
+    """The account has as many open uploads as it may have."""
+
+    slug = "too-many-uploads"
+    title = "Too many uploads are open"
 
 
 class UploadTooSlow(InstafeedError):

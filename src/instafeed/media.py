@@ -2,17 +2,16 @@
 
 import asyncio
 import contextlib
-import hashlib
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from instafeed import posts, telemetry
 from instafeed.errors import (
     DigestMismatch,
-    InstafeedError,
     MediaIncomplete,
     MediaTooLarge,
     MediaUnsupported,
@@ -23,6 +22,7 @@ from instafeed.ids import shard_of
 from instafeed.imaging.process import DecoderFailed, Limits, Refused, Rendered
 from instafeed.imaging.process import render as render_files
 from instafeed.imaging.sniff import HEAD_BYTES, sniff
+from instafeed.meter import Meter
 from instafeed.models import Media, MediaStatus, PhotoOfPost, Post, Rendition, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import media as media_rows
@@ -35,41 +35,22 @@ _DECODER_TRIES = 3
 _FOLDER = "instafeed-render-"
 _LEFT_SECONDS = 600
 
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What S3 has of a photo."""
+
+    content_type: str
+    size: int
+    sha256: bytes
+
+
 Commit = Callable[[Connection], Awaitable[None]]
 """What is committed together with a photo."""
 
 
-class _Meter:
-    """Passes a body on, and counts, hashes and bounds it on the way."""
-
-    def __init__(self, body: AsyncIterator[bytes], *, max_bytes: int) -> None:
-        self._body = body
-        self._max_bytes = max_bytes
-        self._hash = hashlib.sha256()
-        self.size = 0
-        self.error: InstafeedError | None = None
-        """Why the body ended early: the HTTP client that is fed with it reports an error of its own."""
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of what has passed."""
-        return self._hash.digest()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for piece in self._body:
-                self.size += len(piece)
-                if self.size > self._max_bytes:
-                    raise _too_large(self._max_bytes)
-                self._hash.update(piece)
-                telemetry.UPLOAD_BYTES.inc(len(piece))
-                yield piece
-        except InstafeedError as error:
-            self.error = error
-            raise
-
-
-def _too_large(max_bytes: int) -> MediaTooLarge:
+def too_large(max_bytes: int) -> MediaTooLarge:
+    """What is said of a photo with more bytes."""
     return MediaTooLarge(f"A photo has at most {max_bytes} bytes.")
 
 
@@ -116,8 +97,8 @@ async def receive(
     """
     max_bytes = res.settings.upload_max_bytes
     if size is not None and size > max_bytes:
-        raise _too_large(max_bytes)
-    meter = _Meter(body, max_bytes=max_bytes)
+        raise too_large(max_bytes)
+    meter = Meter(body, max_bytes=max_bytes, too_large=lambda: too_large(max_bytes))
     try:
         media = await _receive(res, viewer, media_id, meter, size, sha256, commit)
     except BaseException as error:
@@ -133,7 +114,7 @@ async def _receive(
     res: Resources,
     viewer: Viewer,
     media_id: int,
-    meter: _Meter,
+    meter: Meter,
     size: int | None,
     sha256: bytes | None,
     commit: Commit | None,
@@ -141,47 +122,122 @@ async def _receive(
     head, body = await _with_head(aiter(meter))
     if not head:
         raise MediaIncomplete("The photo is empty.")
-    format_ = sniff(head)
-    if format_ is None:
-        raise MediaUnsupported("Send a JPEG, PNG, WebP, HEIC, AVIF or GIF.")
-    object_key = new_object_key()
-    if (there := await _begin(res, viewer, media_id, object_key)) is not None:
-        return there
+    content_type = type_of(head)
 
-    async def finish(connection: Connection) -> tuple[int, Media]:
-        uploaded = await media_rows.mark_uploaded(
-            connection,
-            media_id,
-            object_key=object_key,
-            content_type=format_.content_type,
-            size=meter.size,
-            sha256=meter.digest,
-        )
-        if not uploaded:
-            raise MediaIncomplete("The upload took so long that it was given up.")
-        if commit is not None:
-            await commit(connection)
-        entry = await note(res, connection, shard_of(media_id), Kind.RENDER, {"media": media_id, "key": object_key})
-        return entry, uploaded
-
-    try:
-        key = original_key(object_key)
+    async def store(key: str) -> Stored:
         if size is None:
-            await res.blobs.put_unsized(key, body, content_type=format_.content_type)
+            await res.blobs.put_unsized(key, body, content_type=content_type)
         else:
-            await res.blobs.put(key, body, size=size, content_type=format_.content_type)
+            await res.blobs.put(key, body, size=size, content_type=content_type)
             async for _ in body:
                 pass  # to its very end, where it says whether the client is still there
         if sha256 is not None and meter.digest != sha256:
             raise DigestMismatch("The SHA-256 of what came is not the one in Content-Digest.")
-        entry, media = await res.db.transact(finish)
+        return Stored(content_type, meter.size, meter.digest)
+
+    return await _take(res, viewer, media_id, store, commit)
+
+
+def type_of(head: bytes) -> str:
+    """The media type of a photo that begins with `head`.
+
+    Raises:
+        MediaUnsupported: it is none that is taken.
+    """
+    format_ = sniff(head)
+    if format_ is None:
+        raise MediaUnsupported("Send a JPEG, PNG, WebP, HEIC, AVIF or GIF.")
+    return format_.content_type
+
+
+async def known(res: Resources, viewer: Viewer, media_id: int, sha256: bytes) -> Media | None:
+    """The viewer's photo with this SHA-256, which can be posted, if they sent it before.
+
+    Where a post has it already, it is copied within S3, and the copy is a photo of its own.
+
+    Args:
+        res: the resources.
+        viewer: whose photo it is.
+        media_id: the id to give a copy; where the viewer's photo is there already, it is found again.
+        sha256: of the photo's bytes.
+
+    Raises:
+        Unavailable: it could not be copied.
+    """
+    async with res.db.acquire() as connection:
+        found = await media_rows.with_digest(connection, viewer.account_id, sha256)
+    if found is None or found.post_id is None:
+        return found
+    assert found.content_type is not None
+    assert found.size is not None
+    stored = Stored(found.content_type, found.size, sha256)
+    source = original_key(found.object_key)
+
+    async def store(key: str) -> Stored:
+        await res.blobs.copy(source, key)
+        if await res.blobs.size(key) != stored.size:
+            raise Unavailable("The photo store has not kept the copy.", retry_after=2)
+        return stored
+
+    try:
+        media = await _take(res, viewer, media_id, store, None)
+    except NotFound:
+        return None  # it was deleted just now
+    telemetry.UPLOADS.labels("copied").inc()
+    return media
+
+
+async def _take(
+    res: Resources,
+    viewer: Viewer,
+    media_id: int,
+    store: Callable[[str], Awaitable[Stored]],
+    commit: Commit | None,
+) -> Media:
+    """Make a photo of what `store` stores under the key that it is given."""
+    object_key = new_object_key()
+    if (there := await _begin(res, viewer, media_id, object_key)) is not None:
+        return there
+    stored: Stored
+
+    async def finish(connection: Connection) -> tuple[Media, int]:
+        made = await become(res, connection, media_id, object_key, stored)
+        if made is None:
+            raise MediaIncomplete("The upload took so long that it was given up.")
+        if commit is not None:
+            await commit(connection)
+        return made
+
+    try:
+        stored = await store(original_key(object_key))
+        media, entry = await res.db.transact(finish)
     except BaseException as error:
-        stored = await asyncio.shield(_undo(res, media_id, object_key))
-        if stored is None or not isinstance(error, Exception):
+        taken = await asyncio.shield(_undo(res, media_id, object_key))
+        if taken is None or not isinstance(error, Exception):
             raise
-        return stored  # it was committed after all: the answer was lost
+        return taken  # it was committed after all: the answer was lost
     await res.queue.ring(Kind.RENDER, entry)
     return media
+
+
+async def become(
+    res: Resources, connection: Connection, media_id: int, object_key: str, stored: Stored
+) -> tuple[Media, int] | None:
+    """Make a photo of its pending row, in the running transaction; returns it, and the entry to ring for after the commit.
+    None if the row is gone, or is another upload's.
+    """
+    media = await media_rows.mark_uploaded(
+        connection,
+        media_id,
+        object_key=object_key,
+        content_type=stored.content_type,
+        size=stored.size,
+        sha256=stored.sha256,
+    )
+    if media is None:
+        return None
+    payload = {"media": media_id, "key": object_key}
+    return media, await note(res, connection, shard_of(media_id), Kind.RENDER, payload)
 
 
 async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str) -> Media | None:

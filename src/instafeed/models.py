@@ -126,6 +126,31 @@ class Media:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """A photo that comes in parts, numbered from 1; each has `part_size` bytes, and the last one the rest."""
+
+    id: int
+    """Also of the photo that it becomes."""
+    account_id: int
+    object_key: str
+    s3_upload_id: str | None
+    """None until parts may come."""
+    size: int
+    sha256: bytes
+    part_size: int
+    expires_at: datetime
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its parts."""
+        return range(1, -(-self.size // self.part_size) + 1)
+
+    def bytes_of(self, number: int) -> int:
+        """The size of a part."""
+        return min(self.part_size, self.size - (number - 1) * self.part_size)
+
+
+@dataclass(frozen=True, slots=True)
 class Post:
     """A post with its author and its photos in their order; `published_at` is None until all of them are ready."""
 

@@ -86,6 +86,10 @@ class Settings(BaseModel):
     """What a slow client may be late, in seconds."""
     upload_parts_in_memory: int = Field(default=16, ge=1)
     """How many 5 MiB parts one process holds at once, for uploads without a Content-Length."""
+    upload_expiry_seconds: int = Field(default=86_400, ge=60, le=7 * 86_400)
+    """A resumable upload that is not completed within this time is dropped."""
+    upload_max_open: int = Field(default=50, ge=1)
+    """How many resumable uploads an account may have open."""
     media_url_seconds: int = Field(default=3600, ge=60, le=86_400)
     """A photo's signed URL lives for at least this and at most twice this."""
 

@@ -3,7 +3,7 @@
 import time
 from datetime import timedelta
 
-from instafeed import media, telemetry
+from instafeed import media, telemetry, uploads
 from instafeed.ids import lowest_at, shard_of
 from instafeed.resources import Resources
 from instafeed.storage import idempotency, outbox, seen
@@ -75,6 +75,8 @@ async def clear(res: Resources) -> None:
         await media.forget(res, id_, object_key)
     if abandoned:
         telemetry.logger().info("abandoned uploads were cleared", count=len(abandoned))
+    if expired := await uploads.expire(res, limit=_CLEAR_AT_ONCE):
+        telemetry.logger().info("expired uploads were cleared", count=expired)
 
 
 def _longest_upload_seconds(res: Resources) -> float:

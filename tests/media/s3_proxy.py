@@ -73,7 +73,8 @@ class S3Proxy:
             request.method, url, headers=headers, data=data, skip_auto_headers=["Content-Type", "User-Agent"]
         ) as answer:
             text = await answer.read()
-            kept = {name: answer.headers[name] for name in ("ETag", "Content-Type") if name in answer.headers}
+            names = ("ETag", "Content-Type", *(["Content-Length"] if request.method == "HEAD" else []))
+            kept = {name: answer.headers[name] for name in names if name in answer.headers}
             return web.Response(status=answer.status, body=text, headers=kept)
 
 

@@ -31,8 +31,12 @@ class Wire:
         self._writer = writer
 
     async def post(self, path: str, headers: Mapping[str, str]) -> None:
+        """Send the head of a POST."""
+        await self.request("POST", path, headers)
+
+    async def request(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         """Send the head of a request."""
-        lines = [f"POST {path} HTTP/1.1", "Host: test", *(f"{name}: {value}" for name, value in headers.items())]
+        lines = [f"{method} {path} HTTP/1.1", "Host: test", *(f"{name}: {value}" for name, value in headers.items())]
         await self.send("".join(line + "\r\n" for line in [*lines, ""]).encode())
 
     async def send(self, data: bytes | memoryview) -> None:

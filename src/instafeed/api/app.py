@@ -24,6 +24,7 @@ from instafeed.api import (
     operations,
     posts,
     sessions,
+    uploads,
 )
 from instafeed.api.context import RequestContext
 from instafeed.events import EventHub
@@ -77,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     graph = (follows, follow_requests, blocks, mutes)
-    for part in (accounts, sessions, *graph, media, posts, feeds, events, operations, docs):
+    for part in (accounts, sessions, *graph, uploads, media, posts, feeds, events, operations, docs):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)

@@ -77,9 +77,12 @@ Writer = Annotated[Viewer, Depends(_Authenticated(limits.WRITE))]
 """Who changes something."""
 Uploader = Annotated[Viewer, Depends(_Authenticated(limits.UPLOAD))]
 """Who sends a photo."""
+PartUploader = Annotated[Viewer, Depends(_Authenticated(limits.UPLOAD_PART))]
+"""Who sends a part of a photo."""
 
 
-def _number(value: object) -> object:
+def number(value: object) -> object:
+    """Up to four decimal digits as a number; for parameters, of which the framework's own reading takes more."""
     if isinstance(value, str):
         if not (value.isascii() and value.isdigit() and len(value) <= 4):
             raise ValueError("is not a number")
@@ -125,7 +128,7 @@ class PageRequest:
 DEFAULT_LIMIT = 30
 MAX_LIMIT = 100
 Limit = Annotated[
-    int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_number), Query(description="How many items, at most.")
+    int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(number), Query(description="How many items, at most.")
 ]
 Cursor = Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before.")]
 

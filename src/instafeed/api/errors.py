@@ -27,6 +27,7 @@ STATUSES: dict[type[InstafeedError], int] = {
     errors.EmailTaken: 409,
     errors.Conflict: 409,
     errors.IdempotencyConflict: 409,
+    errors.TooManyUploads: 409,
     errors.BodyTooLarge: 413,
     errors.MediaTooLarge: 413,
     errors.MediaUnsupported: 415,

@@ -8,15 +8,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from instafeed.api.media import sent_bytes
+from instafeed.api.dependencies import resources
+from instafeed.api.media import sent_bytes, sent_length
 from instafeed.api.text import AltText, Caption
 from instafeed.errors import FieldError, Invalid, MalformedBody
+from instafeed.media import too_large
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _TEXT_BYTES = 16 * 1024
 _HEADER_BYTES = 4096
+_MORE_BYTES = 128 * 1024  # of a form, besides its photo
 _TEXTS = ("caption", "alt_text")
 
 _Piece = tuple[Literal["part", "data", "end"], bytes]
@@ -64,7 +67,14 @@ class PhotoForm:
         self._fields = Fields()
 
     async def begin(self) -> None:
-        """Read up to the photo."""
+        """Read up to the photo.
+
+        Raises:
+            MediaTooLarge: it cannot be within the limit, by the length that is announced.
+        """
+        max_bytes = resources(self._request).settings.upload_max_bytes
+        if (sent_length(self._request) or 0) > max_bytes + _MORE_BYTES:
+            raise too_large(max_bytes)
         if not await self._read_texts():
             raise _invalid("photo", "Is missing.")
 

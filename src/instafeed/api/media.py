@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from instafeed import errors, media
 from instafeed.api import present, schemas
 from instafeed.api.dependencies import Reader, Res, Uploader, resources
-from instafeed.api.once import OnceOnly
+from instafeed.api.once import AlreadyThere, OnceOnly
 from instafeed.api.openapi import problems
 from instafeed.errors import FieldError, Invalid, MediaIncomplete, UploadTooSlow
 
@@ -92,7 +92,10 @@ def sent_digest(content_digest: str | None) -> bytes | None:
     status_code=201,
     response_model=schemas.Media,
     summary="Upload a photo",
-    responses=problems(*UPLOAD_PROBLEMS),
+    responses={
+        200: {"model": schemas.Media, "description": "You sent this photo before; it was not read again."},
+        **problems(*UPLOAD_PROBLEMS),
+    },
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -104,16 +107,29 @@ def sent_digest(content_digest: str | None) -> bytes | None:
 async def upload_media(
     request: Request, res: Res, viewer: Uploader, once: OnceOnly, content_digest: ContentDigest = None
 ) -> Response:
-    """Stream a photo in. It is `processing` until its renditions are made; a post may have it at once."""
-    sha256 = sent_digest(content_digest)
+    """Stream a photo in. It is `processing` until its renditions are made; a post may have it at once.
 
-    async def make(media_id: int) -> schemas.Media:
+    With `Content-Digest` and `Expect: 100-continue`, a photo that you sent before is answered with 200 before its bytes
+    are asked for.
+    """
+    sha256 = sent_digest(content_digest)
+    asks_first = request.headers.get("expect", "").lower() == "100-continue"
+
+    async def make(media_id: int) -> schemas.Media | AlreadyThere:
+        if sha256 is not None and asks_first:
+            there = await media.known(res, viewer, media_id, sha256)
+            if there is not None:
+                return AlreadyThere(present.media(res, there))
         taken = await media.receive(
             res, viewer, media_id, sent_bytes(request), size=sent_length(request), sha256=sha256
         )
         return present.media(res, taken)
 
-    return await once.create(make, account_id=viewer.account_id, location="/v1/media/{id}")
+    answer = await once.create(make, account_id=viewer.account_id, location="/v1/media/{id}")
+    if asks_first and answer.status_code == 200:
+        # Whether the client now sends the body or another request cannot be told apart.
+        answer.headers["Connection"] = "close"
+    return answer
 
 
 @router.get("/v1/media/{media_id}", summary="A photo of mine")

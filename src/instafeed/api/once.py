@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
@@ -25,6 +26,13 @@ _HOLE = b"\0"
 """Stands for a secret in what is kept. JSON has no such byte."""
 
 
+@dataclass(frozen=True, slots=True)
+class AlreadyThere:
+    """What `make` found in place of what it would have made; it is answered with 200."""
+
+    found: BaseModel
+
+
 class Once:
     """Creates something for one request, or answers what was answered when it came the first time."""
 
@@ -36,7 +44,7 @@ class Once:
 
     async def create(
         self,
-        make: Callable[[int], Awaitable[BaseModel]],
+        make: Callable[[int], Awaitable[BaseModel | AlreadyThere]],
         *,
         account_id: int | None,
         location: str | None = None,
@@ -71,12 +79,12 @@ class Once:
         except BaseException as error:
             await self._give_up(hold, error)
             raise
-        # It is made: whatever happens now, the answer is 201. A request that is sent again finds it by its id.
+        # It is made: whatever happens now, the answer stands. A request that is sent again finds it by its id.
         with contextlib.suppress(Unavailable):
             async with self._res.db.acquire() as connection:
                 headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
                 body = bytes(response.body).replace(hidden, _HOLE)
-                await idempotency.keep(connection, hold, status=201, headers=headers, body=body)
+                await idempotency.keep(connection, hold, status=response.status_code, headers=headers, body=body)
         return response
 
     def _replay(self, found: Found, fingerprint: bytes, hidden: bytes) -> Response:
@@ -105,7 +113,9 @@ class Once:
         secret = self._res.settings.secret_key.get_secret_value().encode()
         return hmac.digest(secret, "\0".join(told).encode() + b"\0" + body, hashlib.sha256)
 
-    def _answer(self, made: BaseModel, new_id: int, location: str | None) -> Response:
+    def _answer(self, made: BaseModel | AlreadyThere, new_id: int, location: str | None) -> Response:
+        if isinstance(made, AlreadyThere):
+            return Response(made.found.model_dump_json(), media_type="application/json")
         headers = {} if location is None else {"Location": location.format(id=new_id)}
         return Response(made.model_dump_json(), 201, headers=headers, media_type="application/json")
 

@@ -7,6 +7,7 @@ from instafeed.api import limits, schemas, strict_json, text
 from instafeed.api.dependencies import MAX_LIMIT, Res
 from instafeed.checks import check_all
 from instafeed.imaging.sniff import Format
+from instafeed.storage.blobs import PART_BYTES
 
 router = APIRouter(tags=["operations"])
 
@@ -20,6 +21,9 @@ async def get_limits(res: Res) -> schemas.Limits:
         upload_max_pixels=settings.upload_max_pixels,
         upload_min_bytes_per_second=settings.upload_min_bytes_per_second,
         upload_grace_seconds=settings.upload_grace_seconds,
+        upload_part_bytes=PART_BYTES,
+        upload_expiry_seconds=settings.upload_expiry_seconds,
+        upload_max_open=settings.upload_max_open,
         photo_types=[format_.content_type for format_ in Format],
         photos_per_post=schemas.PHOTOS_PER_POST,
         caption_max_characters=text.CAPTION_MAX_CHARACTERS,

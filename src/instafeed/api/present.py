@@ -1,11 +1,14 @@
 """The domain's values in the shapes that clients get."""
 
+from collections.abc import Container
+
 from fastapi import Response
 
 from instafeed import models
 from instafeed.api import schemas
 from instafeed.api.dependencies import PageRequest
 from instafeed.resources import Resources
+from instafeed.storage.blobs import original_key
 
 
 def relation(value: models.Relation) -> schemas.Relation:
@@ -83,6 +86,26 @@ def media(res: Resources, value: models.Media) -> schemas.Media:
             )
             for rendition in value.renditions
         ],
+    )
+
+
+def upload(res: Resources, value: models.Upload, arrived: Container[int]) -> schemas.Upload:
+    """An upload, with signed URLs for the parts that have not arrived."""
+    key = original_key(value.object_key)
+    s3_upload_id = value.s3_upload_id
+    assert s3_upload_id is not None  # nobody is shown one that has not begun
+
+    def part(number: int) -> schemas.UploadPart:
+        size, there = value.bytes_of(number), number in arrived
+        url = None if there else res.blobs.part_url(key, s3_upload_id, number, size)
+        return schemas.UploadPart(number=number, size=size, arrived=there, url=url)
+
+    return schemas.Upload(
+        id=value.id,
+        size=value.size,
+        part_size=value.part_size,
+        parts=[part(number) for number in value.numbers],
+        expires_at=value.expires_at,
     )
 
 

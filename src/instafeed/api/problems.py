@@ -9,7 +9,8 @@ _MEANINGS = {
     "body-too-large": "The body has more bytes than this call takes. `GET /v1/limits` tells how many it takes.",
     "body-too-slow": "The body did not arrive in time. Nothing was done; send it again.",
     "conflict": "It contradicts what is there already. Read the thing again before you decide what to do.",
-    "digest-mismatch": "The bytes that arrived are not those that `Content-Digest` was made of. Upload the photo again.",
+    "digest-mismatch": "The bytes that arrived are not those of the digest that was sent with them, or ahead of them. Nothing of"
+    " them is kept; upload the photo again.",
     "email-taken": "Another account has this e-mail address.",
     "foreign-host": "The `Host` header names a host that is not served here.",
     "headers-too-large": "The request's headers have more bytes than are taken. Send fewer or shorter ones.",
@@ -31,6 +32,8 @@ _MEANINGS = {
     "not-found": "It does not exist, or you may not see it: the answer is the same.",
     "rate-limited": "Too many requests. Wait for the seconds in `Retry-After`; `RateLimit` tells where you stand before it"
     " comes to that.",
+    "too-many-uploads": "You have as many resumable uploads open as you may have; `GET /v1/limits` tells how many. Complete or"
+    " delete one, or wait until one expires.",
     "unauthenticated": "The call needs a token and got none, or one that is malformed, revoked or expired. Log in again.",
     "unavailable": "A server that this call needs does not answer. Nothing was done; wait for the seconds in `Retry-After`, if"
     " it is there, and send it again.",

@@ -21,6 +21,7 @@ from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 PHOTOS_PER_POST = 10
 EXAMPLE_ID = "412345678901234567"
 
@@ -53,6 +54,12 @@ def _parse_password(value: str) -> str:
     return value
 
 
+def _parse_sha256(value: object) -> bytes:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise ValueError("is not a SHA-256: send 64 hexadecimal digits")
+    return bytes.fromhex(value)
+
+
 def _format_time(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -79,6 +86,17 @@ Email = Annotated[
     StringConstraints(max_length=300),
     AfterValidator(_parse_email),
     WithJsonSchema({"type": "string", "format": "email", "maxLength": 254, "examples": ["ada@example.org"]}),
+]
+Sha256 = Annotated[
+    bytes,
+    BeforeValidator(_parse_sha256),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": "^[0-9a-fA-F]{64}$",
+            "examples": ["5f8f04f6a3a892aaabbddb6cf273894493773960d4a325b105fee46eef4304f1"],
+        }
+    ),
 ]
 NewPassword = Annotated[str, StringConstraints(min_length=8, max_length=256), AfterValidator(_parse_password)]
 Password = Annotated[str, StringConstraints(max_length=256), AfterValidator(_parse_password)]
@@ -150,6 +168,15 @@ class NewPost(_Request):
     caption: Caption = Field(default="", examples=["Evening at the harbour"])
     media: list[NewPostPhoto] = Field(min_length=1, max_length=PHOTOS_PER_POST)
     """The photos in their order."""
+
+
+class NewUpload(_Request):
+    """A photo that will come in parts."""
+
+    size: int = Field(ge=1, le=MAX_ID, examples=[12_345_678])
+    """How many bytes it has."""
+    sha256: Sha256
+    """Their SHA-256 as 64 hexadecimal digits."""
 
 
 class AltTextPatch(_Request):
@@ -263,6 +290,35 @@ class Media(_Response):
     """Empty until it is ready."""
 
 
+class UploadPart(_Response):
+    """A part of an upload."""
+
+    number: int = Field(examples=[1])
+    """The first is 1."""
+    size: int = Field(examples=[5_242_880])
+    """It has exactly so many bytes."""
+    arrived: bool = Field(examples=[False])
+    """It is there whole."""
+    url: str | None = Field(
+        json_schema_extra={"format": "uri"}, examples=["https://photos.example.org/originals/…?partNumber=1&uploadId=…"]
+    )
+    """`PUT` the part's bytes here, without your token, or to `PUT /v1/media/uploads/{id}/parts/{number}`. Valid for an hour;
+    null if the part has arrived."""
+
+
+class Upload(_Response):
+    """A photo that comes in parts, in any order and as many at once as you like."""
+
+    id: Id
+    """Also of the photo that it becomes."""
+    size: int = Field(examples=[12_345_678])
+    part_size: int = Field(examples=[5_242_880])
+    """Of each part but the last, which has the rest."""
+    parts: list[UploadPart]
+    expires_at: Time
+    """When it is dropped if it is not completed."""
+
+
 class Post(_Response):
     """A post."""
 
@@ -332,6 +388,12 @@ class Limits(_Response):
     """An upload that is slower for longer than its grace is refused."""
     upload_grace_seconds: float = Field(examples=[10])
     """How long a sender may be late, all in all."""
+    upload_part_bytes: int = Field(examples=[5_242_880])
+    """Of each part of a resumable upload but the last."""
+    upload_expiry_seconds: int = Field(examples=[86_400])
+    """A resumable upload that is not completed within this time is dropped."""
+    upload_max_open: int = Field(examples=[50])
+    """How many resumable uploads you may have open."""
     photo_types: list[str] = Field(examples=[["image/jpeg", "image/heif"]])
     photos_per_post: int = Field(examples=[10])
     caption_max_characters: int = Field(examples=[2200])

@@ -2,13 +2,16 @@
 
 import asyncio
 import hashlib
+import random
 import secrets
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 import aioboto3
@@ -17,19 +20,42 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from yarl import URL
 
-from instafeed.errors import Unavailable
+from instafeed.errors import NotFound, Unavailable
 from instafeed.settings import Settings
 from instafeed.storage.s3_signing import Signer
+
+T = TypeVar("T")
 
 PART_BYTES = 5 << 20  # the least that S3 takes for a part
 _PIECE_BYTES = 1 << 18
 _SIGNED_SECONDS = 900
+_PART_URL_SECONDS = 3600
 _CONNECT_SECONDS = 3
 _ANSWER_SECONDS = 15
 _FILE_SECONDS = 10
+_RETRY_SECONDS = 5
+_PAUSES = (0.1, 0.4)
 _ROOM_SECONDS = 5
 _DELETE_BATCH = 1000
 _URL_PHASES = 16
+_GONE = frozenset({"NoSuchKey", "NoSuchUpload"})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A part that S3 has."""
+
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What an object holds; `head` is its first bytes."""
+
+    head: bytes
+    size: int
+    sha256: bytes
 
 
 def new_object_key() -> str:
@@ -57,13 +83,34 @@ async def _reaching(seconds: float | None = None) -> AsyncIterator[asyncio.Timeo
     """A call of S3, which has so many seconds, by default `_ANSWER_SECONDS`.
 
     Raises:
+        NotFound: the object or multipart upload is not there.
         Unavailable: it does not answer, or refuses.
     """
     try:
         async with asyncio.timeout(seconds or _ANSWER_SECONDS) as deadline:
             yield deadline
     except (BotoCoreError, ClientError, aiohttp.ClientError, OSError) as error:
+        if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _GONE:
+            raise NotFound from error
         raise Unavailable("The photo store does not answer.", retry_after=2) from error
+
+
+async def _again(call: Callable[[], Awaitable[T]]) -> T:
+    """What `call`, which may be made several times, gives: after a failure that came soon it is made once more.
+
+    Raises:
+        Unavailable: it went on failing.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + _RETRY_SECONDS
+    for pause in _PAUSES:
+        try:
+            return await call()
+        except Unavailable:
+            if clock() > until:
+                raise
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+    return await call()
 
 
 async def _watched(body: AsyncIterator[bytes], size: int, deadline: asyncio.Timeout) -> AsyncIterator[bytes]:
@@ -110,6 +157,10 @@ class _Part:
 async def _pieces_of_file(file: BinaryIO) -> AsyncIterator[bytes]:
     while piece := file.read(_PIECE_BYTES):
         yield piece
+
+
+def _part_query(upload_id: str, number: int) -> str:
+    return f"partNumber={number}&uploadId={quote(upload_id, safe='')}"
 
 
 class Blobs:
@@ -161,7 +212,7 @@ class Blobs:
                     response_checksum_validation="when_required",
                     connect_timeout=_CONNECT_SECONDS,
                     read_timeout=_ANSWER_SECONDS,
-                    retries={"max_attempts": 2, "mode": "standard"},
+                    retries={"total_max_attempts": 1},  # `_again` does it, where it may be done
                 ),
             )
         )
@@ -195,9 +246,13 @@ class Blobs:
 
     async def put_file(self, key: str, path: Path, *, content_type: str) -> None:
         """Store a file."""
-        with path.open("rb") as file:
-            async with _reaching(_FILE_SECONDS):
-                await self._put(key, _pieces_of_file(file), path.stat().st_size, content_type=content_type)
+
+        async def call() -> str:
+            with path.open("rb") as file:
+                return await self._put(key, _pieces_of_file(file), path.stat().st_size, content_type=content_type)
+
+        async with _reaching(_FILE_SECONDS):
+            await _again(call)
 
     async def put_unsized(self, key: str, body: AsyncIterator[bytes], *, content_type: str) -> None:
         """Stream bytes of unknown number into an object: in one request if they are few, else in parts.
@@ -209,22 +264,23 @@ class Blobs:
         """
         upload_id = ""
         etags: list[str] = []
+        size = 0
         last = False
         while not last:
             async with self._room_for_part() as part:
                 last = await part.fill(body)
+                size += part.size
                 if last and not etags:
-                    await self._put(key, part.pieces(), part.size, content_type=content_type)
+                    await self._put_held(key, part, content_type=content_type)
                     return
-                upload_id = upload_id or await self._begin_upload(key, content_type)
+                upload_id = upload_id or await self.begin_upload(key, content_type=content_type)
                 if part.size:
-                    query = f"partNumber={len(etags) + 1}&uploadId={quote(upload_id, safe='')}"
-                    etags.append(await self._put(key, part.pieces(), part.size, query=query))
-        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-        async with _reaching():
-            await self._s3.complete_multipart_upload(
-                **self._name(key), UploadId=upload_id, MultipartUpload={"Parts": parts}
-            )
+                    query = _part_query(upload_id, len(etags) + 1)
+                    etags.append(await self._put_held(key, part, query=query))
+        with suppress(NotFound):  # the size tells
+            await self.complete_upload(key, upload_id, etags)
+        if await self.size(key) != size:
+            raise Unavailable("The photo store has not kept what it was sent.", retry_after=2)
 
     @asynccontextmanager
     async def _room_for_part(self) -> AsyncIterator[_Part]:
@@ -241,44 +297,171 @@ class Blobs:
             part.free()
             self._room.release()
 
-    async def _begin_upload(self, key: str, content_type: str) -> str:
-        async with _reaching():
-            answer = await self._s3.create_multipart_upload(**self._name(key), ContentType=content_type)
-        upload_id: str = answer["UploadId"]
-        return upload_id
+    async def begin_upload(self, key: str, *, content_type: str = "application/octet-stream") -> str:
+        """Begin an upload in parts; returns its id. If it fails, there may be one for `abort_uploads`."""
+        tried = False
+
+        async def call() -> str:
+            nonlocal tried
+            if tried:
+                await self._abort_uploads(key)  # one may have begun all the same, and nobody would know its id
+            tried = True
+            async with _reaching():
+                answer = await self._s3.create_multipart_upload(**self._name(key), ContentType=content_type)
+            upload_id: str = answer["UploadId"]
+            return upload_id
+
+        return await _again(call)
+
+    async def put_part(self, key: str, upload_id: str, number: int, body: AsyncIterator[bytes], *, size: int) -> None:
+        """Stream a part of `size` bytes, in one request. If it raises, a part that was there before is there still.
+
+        Raises:
+            NotFound: there is no such upload (any more).
+        """
+        await self._put(key, body, size, query=_part_query(upload_id, number))
+
+    def part_url(self, key: str, upload_id: str, number: int, size: int) -> str:
+        """A URL for phones, valid for an hour, to which a part of exactly `size` bytes can be sent."""
+        return self._outside.url(
+            "PUT",
+            self._prefix + key,
+            at=time.time(),
+            seconds=_PART_URL_SECONDS,
+            query=_part_query(upload_id, number),
+            length=size,
+        )
+
+    async def parts(self, key: str, upload_id: str) -> dict[int, StoredPart]:
+        """The parts that have arrived, by number.
+
+        Raises:
+            NotFound: there is no such upload (any more).
+        """
+
+        async def call() -> dict[int, StoredPart]:
+            found: dict[int, StoredPart] = {}
+            pages = self._s3.get_paginator("list_parts").paginate(**self._name(key), UploadId=upload_id)
+            async with _reaching():
+                async for page in pages:
+                    for part in page.get("Parts", []):
+                        found[part["PartNumber"]] = StoredPart(part["Size"], part["ETag"])
+            return found
+
+        return await _again(call)
+
+    async def complete_upload(self, key: str, upload_id: str, etags: Iterable[str]) -> None:
+        """Make an object of all parts, which have these ETags.
+
+        Raises:
+            NotFound: there is no such upload any more: it was aborted, or completed, perhaps just now with the answer lost.
+        """
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+
+        async def call() -> None:
+            async with _reaching():
+                await self._s3.complete_multipart_upload(
+                    **self._name(key), UploadId=upload_id, MultipartUpload={"Parts": parts}
+                )
+
+        await _again(call)
 
     async def abort_uploads(self, key: str) -> None:
         """Abort what was left open of uploads in parts to `key`."""
+        await _again(lambda: self._abort_uploads(key))
+
+    async def _abort_uploads(self, key: str) -> None:
         async with _reaching():
             answer = await self._s3.list_multipart_uploads(Bucket=self._bucket, Prefix=self._prefix + key)
         for upload in answer.get("Uploads", []):
-            async with _reaching():
-                await self._s3.abort_multipart_upload(**self._name(key), UploadId=upload["UploadId"])
+            with suppress(NotFound):
+                async with _reaching():
+                    await self._s3.abort_multipart_upload(**self._name(key), UploadId=upload["UploadId"])
 
     async def _put(
         self, key: str, body: AsyncIterator[bytes], size: int, *, content_type: str | None = None, query: str = ""
     ) -> str:
-        url = self._inside.url("PUT", self._prefix + key, at=time.time(), seconds=_SIGNED_SECONDS, query=query)
         headers = {"Content-Length": str(size)} | ({"Content-Type": content_type} if content_type else {})
         async with (
             _reaching() as deadline,
             self._http.put(
-                URL(url, encoded=True),
+                self._inside_url("PUT", key, query),
                 data=_watched(body, size, deadline),
                 headers=headers,
                 skip_auto_headers=["Content-Type"],
             ) as answer,
         ):
             text = await answer.content.read(2000)
-            # A 200 with a body is an error in disguise: a PUT that went well answers nothing.
-            if answer.status != 200 or text.strip():
+            if answer.status == 404 and query:
+                raise NotFound
+            # A 200 with a body is an error in disguise: a PUT that went well answers nothing but what it stored.
+            etag = answer.headers.get("ETag")
+            if answer.status != 200 or text.strip() or not etag:
                 raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
-            return answer.headers.get("ETag", "")
+            return etag
+
+    async def _put_held(self, key: str, part: _Part, *, content_type: str | None = None, query: str = "") -> str:
+        async def call() -> str:
+            return await self._put(key, part.pieces(), part.size, content_type=content_type, query=query)
+
+        try:
+            return await _again(call)
+        except NotFound as error:
+            raise Unavailable("The upload was given up while it came.", retry_after=1) from error
+
+    async def copy(self, source: str, key: str) -> None:
+        """Copy an object within the bucket.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+        async def call() -> None:
+            async with _reaching():
+                await self._s3.copy_object(**self._name(key), CopySource=self._name(source))
+
+        await _again(call)
+
+    async def size(self, key: str) -> int | None:
+        """An object's size; None if there is no such object."""
+        url = self._inside_url("HEAD", key)
+
+        async def call() -> int | None:
+            async with _reaching(), self._http.head(url) as answer:
+                if answer.status == 404:
+                    return None
+                if answer.status != 200:
+                    raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
+                return answer.content_length
+
+        return await _again(call)
+
+    async def read(self, key: str, *, head_bytes: int) -> Content:
+        """Read an object through, of which `head_bytes` and a few buffers are held.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+        async def call() -> Content:
+            head, size, digest = b"", 0, hashlib.sha256()
+            async with _reaching() as deadline, self._http.get(self._inside_url("GET", key)) as answer:
+                if answer.status == 404:
+                    raise NotFound
+                if answer.status != 200:
+                    raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
+                async for piece in answer.content.iter_any():
+                    deadline.reschedule(asyncio.get_running_loop().time() + _ANSWER_SECONDS)
+                    head += piece[: head_bytes - len(head)]
+                    size += len(piece)
+                    digest.update(piece)
+            return Content(head, size, digest.digest())
+
+        return await _again(call)
 
     async def fetch(self, key: str, path: Path) -> bool:
         """Write an object into a file; False if there is no such object."""
-        url = self._inside.url("GET", self._prefix + key, at=time.time(), seconds=_SIGNED_SECONDS)
-        async with _reaching(_FILE_SECONDS), self._http.get(URL(url, encoded=True)) as answer:
+        async with _reaching(_FILE_SECONDS), self._http.get(self._inside_url("GET", key)) as answer:
             if answer.status == 404:
                 return False
             if answer.status != 200:
@@ -291,22 +474,28 @@ class Blobs:
     async def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are not there do not matter."""
         names = [{"Key": self._prefix + key} for key in keys]
-        for at in range(0, len(names), _DELETE_BATCH):
+
+        async def call(batch: list[dict[str, str]]) -> None:
             async with _reaching():
-                answer = await self._s3.delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": names[at : at + _DELETE_BATCH], "Quiet": True}
-                )
+                answer = await self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True})
             if answer.get("Errors"):
                 raise Unavailable("The photo store did not delete everything.", retry_after=2)
 
+        for at in range(0, len(names), _DELETE_BATCH):
+            await _again(partial(call, names[at : at + _DELETE_BATCH]))
+
     async def keys(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`."""
-        found: list[str] = []
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
-        async with _reaching():
-            async for page in pages:
-                found += [entry["Key"].removeprefix(self._prefix) for entry in page.get("Contents", [])]
-        return found
+
+        async def call() -> list[str]:
+            found: list[str] = []
+            where = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+            async with _reaching():
+                async for page in self._s3.get_paginator("list_objects_v2").paginate(**where):
+                    found += [entry["Key"].removeprefix(self._prefix) for entry in page.get("Contents", [])]
+            return found
+
+        return await _again(call)
 
     async def delete_photo(self, object_key: str) -> None:
         """Delete everything that is stored of a photo."""
@@ -316,6 +505,10 @@ class Blobs:
         """See that the bucket is there."""
         async with _reaching():
             await self._s3.head_bucket(Bucket=self._bucket)
+
+    def _inside_url(self, method: str, key: str, query: str = "") -> URL:
+        url = self._inside.url(method, self._prefix + key, at=time.time(), seconds=_SIGNED_SECONDS, query=query)
+        return URL(url, encoded=True)
 
     def _name(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}

@@ -90,6 +90,18 @@ async def get(connection: Connection, media_id: int) -> Media | None:
     return _from_record(record) if record else None
 
 
+async def with_digest(connection: Connection, account_id: int, sha256: bytes) -> Media | None:
+    """The account's photo with this SHA-256 that did not fail; at best one that can still be posted."""
+    record = await connection.fetchrow(
+        f"select {_COLUMNS} from media where shard = $1 and account_id = $2 and sha256 = $3"
+        " and status in ('processing', 'ready') order by post_id is not null, id desc limit 1",
+        shard_of(account_id),
+        account_id,
+        sha256,
+    )
+    return _from_record(record) if record else None
+
+
 async def of_posts(connection: Connection, post_ids: Iterable[int]) -> dict[int, tuple[Media, ...]]:
     """The photos of each post, in their order."""
     wanted = list(post_ids)

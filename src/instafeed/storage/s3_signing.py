@@ -29,9 +29,9 @@ class Signer:
         self._region = region
         self._access_key = access_key
         self._secret_key = secret_key
-        self._terms: dict[tuple[float, int, str], tuple[str, str, bytes]] = {}
+        self._terms: dict[tuple[float, int, str, bool], tuple[str, str, bytes]] = {}
 
-    def url(self, method: str, key: str, *, at: float, seconds: int, query: str = "") -> str:
+    def url(self, method: str, key: str, *, at: float, seconds: int, query: str = "", length: int | None = None) -> str:
         """A URL that allows `method` on the object `key`.
 
         Args:
@@ -40,25 +40,31 @@ class Signer:
             at: when it begins to be valid, in seconds since the Unix epoch.
             seconds: how long it is valid, at most a week.
             query: further parameters, encoded, in alphabetical order, all of them after `X-Amz-`.
+            length: the Content-Length that the request must have; None for any.
         """
-        terms = self._terms.get((at, seconds, query))
+        sized = length is not None
+        terms = self._terms.get((at, seconds, query, sized))
         if terms is None:
             if len(self._terms) >= _TERMS_KEPT:
                 self._terms.clear()
-            terms = self._terms[at, seconds, query] = self._terms_of(at, seconds, query)
+            terms = self._terms[at, seconds, query, sized] = self._terms_of(at, seconds, query, sized)
         parameters, head, signing_key = terms
         path = self._base + quote(key, safe="/~")
-        request = f"{method}\n{path}\n{parameters}\nhost:{self._host}\n\nhost\nUNSIGNED-PAYLOAD"
+        headers, names = f"host:{self._host}", "host"
+        if sized:
+            headers, names = f"content-length:{length}\n{headers}", "content-length;host"
+        request = f"{method}\n{path}\n{parameters}\n{headers}\n\n{names}\nUNSIGNED-PAYLOAD"
         text = head + hashlib.sha256(request.encode()).hexdigest()
         return f"{self._origin}{path}?{parameters}&X-Amz-Signature={_hmac(signing_key, text).hex()}"
 
-    def _terms_of(self, at: float, seconds: int, query: str) -> tuple[str, str, bytes]:
+    def _terms_of(self, at: float, seconds: int, query: str, sized: bool) -> tuple[str, str, bytes]:
         """What URLs of one time have in common: parameters, what is signed before the request, and the key."""
         time = datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%SZ")
         scope = f"{time[:8]}/{self._region}/s3/aws4_request"
         parameters = (
             f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={quote(f'{self._access_key}/{scope}', safe='')}"
-            f"&X-Amz-Date={time}&X-Amz-Expires={seconds}&X-Amz-SignedHeaders=host{query and '&'}{query}"
+            f"&X-Amz-Date={time}&X-Amz-Expires={seconds}&X-Amz-SignedHeaders={'content-length%3B' if sized else ''}host"
+            f"{query and '&'}{query}"
         )
         key = f"AWS4{self._secret_key}".encode()
         for part in scope.split("/"):
