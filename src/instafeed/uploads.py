@@ -64,7 +64,7 @@ async def begin(res: Resources, viewer: Viewer, upload_id: int, *, size: int, sh
         await account_rows.lock(connection, [viewer.account_id])  # or two at once would both be the last one
         if await upload_rows.count(connection, viewer.account_id) >= settings.upload_max_open:
             raise TooManyUploads(f"At most {settings.upload_max_open} uploads may be open.")
-        return await upload_rows.insert(
+        inserted = await upload_rows.insert(
             connection,
             upload_id,
             account_id=viewer.account_id,
@@ -73,7 +73,12 @@ async def begin(res: Resources, viewer: Viewer, upload_id: int, *, size: int, sh
             sha256=sha256,
             part_size=PART_BYTES,
             seconds=settings.upload_expiry_seconds,
-        ), left
+        )
+        if inserted is None:
+            raise Unavailable(
+                "Ask again in a moment.", retry_after=1
+            )  # the one before has expired and is not swept yet
+        return inserted, left
 
     upload, left = await res.db.transact(body)
     if left is not None:
@@ -197,7 +202,9 @@ async def _assemble(res: Resources, upload: Upload) -> Stored:
         with suppress(NotFound):  # somebody else completes it too, or deletes it
             await res.blobs.complete_upload(key, upload.s3_upload_id, [parts[number].etag for number in upload.numbers])
     content = await res.blobs.read(key, head_bytes=HEAD_BYTES)
-    if (content.size, content.sha256) != (upload.size, upload.sha256):
+    if content.size != upload.size:  # it was that of the parts: S3 errs, not the client
+        raise Unavailable("The photo store has not kept what it was sent.", retry_after=2)
+    if content.sha256 != upload.sha256:
         raise DigestMismatch("The SHA-256 of what came is not the one that was announced.")
     return Stored(media.type_of(content.head), content.size, content.sha256)
 

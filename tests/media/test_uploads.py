@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -186,7 +187,7 @@ async def test_a_part_without_a_length_arrives(author: Client, res: Resources, t
     await is_stored(res, traces, await complete(author, upload), SMALL)
 
 
-async def test_a_part_is_taken_with_its_own_content_digestonly_and_the_one_before_stays(
+async def test_a_part_is_taken_with_its_own_content_digest_only_and_the_one_before_stays(
     author: Client, res: Resources, traces: Traces
 ) -> None:
     upload = await begin(author, SMALL)
@@ -398,6 +399,24 @@ async def test_an_upload_that_is_begun_again_with_its_key_is_one(
     await eventually(only_others)
 
 
+async def test_an_upload_that_is_begun_again_when_it_has_expired_waits_for_the_sweep(
+    author: Client, res: Resources
+) -> None:
+    key, account_id = {"Idempotency-Key": "one upload"}, int(author.id)
+    first = await begin(author, SMALL, **key)
+    async with res.db.acquire() as connection:
+        await connection.execute(
+            "update idempotency_keys set status = null, locked_until = '-infinity'"
+            " where shard = $1 and account_id = $2",
+            shard_of(account_id),
+            account_id,
+        )
+        await connection.execute("update uploads set expires_at = now() where account_id = $1", account_id)
+    await author.call("POST", "/v1/media/uploads", 503, json=announced(SMALL), headers=key)
+    await sweep.clear(res)
+    assert (await begin(author, SMALL, **key))["id"] == first["id"]
+
+
 async def test_an_upload_that_is_not_completed_in_time_is_gone_and_the_sweep_leaves_nothing(
     author: Client, res: Resources, traces: Traces
 ) -> None:
@@ -445,7 +464,19 @@ async def test_a_photo_that_failed_is_to_be_sent_again(author: Client) -> None:
     await begin(author, broken)
 
 
-async def test_a_client_that_asks_first_need_not_send_a_photo_again(author: Client, base_url: str) -> None:
+async def test_a_client_that_announces_a_photo_need_not_send_it_again(author: Client, base_url: str) -> None:
+    media, body = await author.upload(SMALL), json.dumps(announced(SMALL)).encode()
+    headers = author.headers | {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    async with wire(base_url) as connection:
+        await connection.request("POST", "/v1/media/uploads", headers)
+        await connection.send(body)
+        answer = await connection.answer()
+        assert (answer.status, answer.json["id"]) == (200, media["id"])
+
+
+async def test_a_client_that_asks_first_need_not_send_a_photo_again(
+    author: Client, base_url: str, res: Resources, traces: Traces
+) -> None:
     asking = author.headers | {
         "Expect": "100-continue",
         "Content-Digest": digest(SMALL),
@@ -463,6 +494,14 @@ async def test_a_client_that_asks_first_need_not_send_a_photo_again(author: Clie
         answer = await connection.answer()
         assert (answer.status, answer.json["id"]) == (200, first.json["id"])
         assert await connection.closed() == b""
+    # Where a post has it, a copy of its own is answered.
+    await author.call("POST", "/v1/posts", 201, json={"media": [{"id": first.json["id"]}]})
+    async with wire(base_url) as connection:
+        await connection.request("POST", "/v1/media", asking)
+        copy = await connection.answer()
+        assert copy.status == 200
+        assert copy.json["id"] != first.json["id"]
+        await is_stored(res, traces, copy.json, SMALL)
     # Who does not ask sends anyway, and is not kept from it.
     again = await author.call("POST", "/v1/media", 201, content=SMALL, headers={"Content-Digest": digest(SMALL)})
     assert again["id"] != first.json["id"]

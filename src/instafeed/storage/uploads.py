@@ -23,11 +23,15 @@ async def insert(
     sha256: bytes,
     part_size: int,
     seconds: float,
-) -> Upload:
-    """Note an upload that is open for so many seconds: what a crash leaves behind can be found by this row."""
+) -> Upload | None:
+    """Note an upload that is open for so many seconds: what a crash leaves behind can be found by this row.
+
+    None if there is a row with this id, expired or not.
+    """
     record = await connection.fetchrow(
         "insert into uploads (shard, id, account_id, object_key, size, sha256, part_size, expires_at)"
-        f" values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8)) returning {_COLUMNS}",
+        f" values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8))"
+        f" on conflict do nothing returning {_COLUMNS}",
         shard_of(upload_id),
         upload_id,
         account_id,
@@ -37,8 +41,7 @@ async def insert(
         part_size,
         seconds,
     )
-    assert record is not None
-    return _from_record(record)
+    return _from_record(record) if record else None
 
 
 async def begin(connection: Connection, upload_id: int, object_key: str, s3_upload_id: str) -> Upload | None:
