@@ -28,6 +28,27 @@ def complete(request: web.Request) -> bool:
     return request.method == "POST" and "uploadId" in request.query
 
 
+def parts(request: web.Request) -> bool:
+    """Somebody asks which parts have arrived."""
+    return request.method == "GET" and "uploadId" in request.query
+
+
+def read(request: web.Request) -> bool:
+    """An object is read."""
+    return request.method == "GET" and "X-Amz-Signature" in request.query
+
+
+def copy(request: web.Request) -> bool:
+    """An object is copied."""
+    return request.method == "PUT" and "x-amz-copy-source" in request.headers
+
+
+def first(which: Which) -> Which:
+    """The first of such requests."""
+    left = [True]
+    return lambda request: which(request) and bool(left) and left.pop()
+
+
 class S3Proxy:
     """Passes requests on, and notes how many bytes of bodies it has seen."""
 
