@@ -1,15 +1,14 @@
 """What an upload through the API costs: against `curl -T` of the same bytes straight into the same S3, and against the
 same API that receives and hashes, and drops what it has received. And what a signed URL costs, against botocore's.
 
-By hand: `python -m tests.bench.upload [--runs 5]`.
+By hand: `python -m tests.bench.upload [--runs 5]`; needs curl.
 """
 
-import argparse
 import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -21,7 +20,7 @@ from instafeed import cli
 from instafeed.settings import Settings
 from instafeed.storage.blobs import Blobs
 from instafeed.storage.s3_signing import Signer
-from tests.bench.common import fresh_servers, show
+from tests.bench.common import Options, Row, fresh_servers, progress, run_alone
 from tests.client import Client
 from tests.photos import large_jpeg
 from tests.processes import MIB, Api, running_api_process
@@ -29,28 +28,42 @@ from tests.processes import MIB, Api, running_api_process
 MB = 1_000_000
 SIZES = {"20 MB": 20 * MB, "200 KB": 200_000}
 # How many are sent at once, and how often in one run: so often that the ticks of the CPU's clock (10 ms) do not matter.
+MANY = 50
 ROUNDS = {"20 MB": {1: 3, 16: 1}, "200 KB": {1: 40, 16: 8}}
 URLS = 10_000
 
 
 @dataclass
 class Way:
-    """A way to send a file: what curl is told, and the process that is measured."""
+    """A way to send a file: what curl is told, the process that is measured, and what each run took."""
 
-    name: str
     arguments: Callable[[], Sequence[str]]
     api: Api | None = None
-    idle: int = 0
-    """The process's memory before all of it."""
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    """ms a MB."""
+    memory: list[float] = field(default_factory=list)
+    """MiB, at most, above what an idle process has that has taken photos before."""
+    idle: int | None = None
 
+    async def run(self, file: Path, size: str, at_once: int, rounds: int) -> None:
+        """Send `file`, which has this size, `at_once` times, `rounds` times over."""
+        used = self.api.cpu_seconds if self.api else 0.0
+        if self.api:
+            self.api.forget_peak()
+        began = time.perf_counter()
+        for _ in range(rounds):
+            await asyncio.gather(*(curl(file, self.arguments()) for _ in range(at_once)))
+        self.seconds.append((time.perf_counter() - began) / rounds)
+        if self.api:
+            self.cpu.append(1000 * (self.api.cpu_seconds - used) / (rounds * at_once * SIZES[size] / MB))
+            self.memory.append((self.api.peak_memory - (self.idle or 0)) / MIB)
 
-@dataclass
-class Figures:
-    """What a way took: medians, but of the memory the most."""
-
-    seconds: float
-    cpu_ms_per_mb: float
-    memory_mib: float
+    def forget(self) -> None:
+        """Begin anew."""
+        self.seconds, self.cpu, self.memory = [], [], []
+        if self.api and self.idle is None:
+            self.idle = self.api.memory
 
 
 async def curl(file: Path, arguments: Sequence[str]) -> None:
@@ -61,29 +74,14 @@ async def curl(file: Path, arguments: Sequence[str]) -> None:
     assert await process.wait() == 0, "curl failed"
 
 
-async def measure(way: Way, file: Path, size: str, at_once: int, runs: int) -> Figures:
-    """Send `file` `at_once` times, again and again."""
-    rounds = ROUNDS[size][at_once]
-    seconds, cpu, memory = [], [], []
-    for _ in range(runs + 1):
-        used = way.api.cpu_seconds if way.api else 0.0
-        if way.api:
-            way.api.forget_peak()
-        began = time.perf_counter()
-        for _ in range(rounds):
-            await asyncio.gather(*(curl(file, way.arguments()) for _ in range(at_once)))
-        seconds.append((time.perf_counter() - began) / rounds)
-        if way.api:
-            cpu.append(1000 * (way.api.cpu_seconds - used) / (rounds * at_once * SIZES[size] / MB))
-            memory.append((way.api.peak_memory - way.idle) / MIB)
-    # The first run warms up.
-    return Figures(median(seconds[1:]), median(cpu[1:] or [0.0]), max(memory[1:] or [0.0]))
+async def bench(options: Options) -> list[Row]:
+    """The figures that have targets."""
+    async with fresh_servers() as settings:
+        return [*await _uploads(settings, options), *_signing(settings)]
 
 
-async def measure_uploads(settings: Settings, runs: int) -> None:
-    """Measure all ways, and print a table."""
-    header = ["size", "at once", "way", "seconds", "to S3 = 1", "CPU ms/MB", "dropped = 1", "MiB above idle"]
-    rows: list[list[object]] = []
+async def _uploads(settings: Settings, options: Options) -> list[Row]:
+    rows: list[Row] = []
     async with (
         running_api_process(settings) as sized,
         running_api_process(settings) as chunked,
@@ -91,27 +89,47 @@ async def measure_uploads(settings: Settings, runs: int) -> None:
     ):
         async with httpx.AsyncClient(base_url=sized.url) as http:
             author = await Client.sign_up(http)
-        ways = [
-            Way("curl -T into S3", into_s3(settings)),
-            through(dropping, author, "received, hashed, dropped"),
-            through(sized, author, "through the API"),
-            through(chunked, author, "the same, without a length", "-H", "Transfer-Encoding: chunked"),
-        ]
+        straight = Way(into_s3(settings))
+        dropped, streamed = through(dropping, author), through(sized, author)
+        unsized = through(chunked, author, "-H", "Transfer-Encoding: chunked")
+        ways = straight, dropped, streamed, unsized
         with TemporaryDirectory() as folder:
             file = Path(folder, "photo.jpg")
-            for size, rounds in ROUNDS.items():
+            for size, counts in reversed(ROUNDS.items()):
                 file.write_bytes(large_jpeg(SIZES[size]))
-                for at_once in rounds:
-                    found = [await measure(way, file, size, at_once, runs) for way in ways]
-                    straight, dropped = found[:2]
-                    rows += [
-                        [
-                            *(size, at_once, way.name, figures.seconds, figures.seconds / straight.seconds),
-                            *(figures.cpu_ms_per_mb, figures.cpu_ms_per_mb / dropped.cpu_ms_per_mb, figures.memory_mib),
-                        ]
-                        for way, figures in zip(ways, found, strict=True)
-                    ]
-    show(f"Uploads: medians of {runs} runs, memory the most of all", header, rows)
+                for at_once, rounds in counts.items():
+                    progress(f"{size}, {at_once} at once")
+                    await _measure(ways, file, size, at_once, options.size(rounds, 1), options.runs)
+                    rows += _rows(f"{size}, {at_once} at once", at_once, *ways)
+            progress(f"20 MB, {MANY} at once")
+            await _measure([streamed], file, "20 MB", MANY, 1, 1)
+            rows.append(Row(f"20 MB, {MANY} at once, memory above idle", max(streamed.memory), "MiB", most=60))
+    return rows
+
+
+async def _measure(ways: Sequence[Way], file: Path, size: str, at_once: int, rounds: int, runs: int) -> None:
+    for way in ways:  # the first one warms up
+        await way.run(file, size, at_once, rounds)
+        way.forget()
+    for _ in range(runs):
+        for way in ways:
+            await way.run(file, size, at_once, rounds)
+
+
+def _rows(what: str, at_once: int, straight: Way, dropped: Way, streamed: Way, unsized: Way) -> list[Row]:
+    memory = max(streamed.memory)
+
+    def rate(way: Way) -> float:
+        return 1 / median(way.seconds)
+
+    return [
+        Row(f"{what}, against curl into S3", rate(streamed), "rounds/s", rate(straight), least=0.85),
+        Row(f"{what}, without a length", rate(unsized), "rounds/s", rate(straight)),
+        Row(f"{what}, CPU against dropping", median(streamed.cpu), "ms/MB", median(dropped.cpu), most=2),
+        Row(f"{what}, memory above idle", memory, "MiB"),
+        Row(f"{what}, memory above idle without a length", max(unsized.memory), "MiB"),
+        *([Row(f"{what}, memory of each", memory / at_once, "MiB", most=1)] if at_once > 1 else []),
+    ]
 
 
 def signer(settings: Settings) -> Signer:
@@ -132,14 +150,13 @@ def into_s3(settings: Settings) -> Callable[[], Sequence[str]]:
     return lambda: [sign.url("PUT", f"bench/{next(numbers)}", at=time.time(), seconds=600)]
 
 
-def through(api: Api, author: Client, name: str, *more: str) -> Way:
+def through(api: Api, author: Client, *more: str) -> Way:
     """Through an API."""
     arguments = ["-X", "POST", "-H", f"Authorization: Bearer {author.token}", *more, f"{api.url}/v1/media"]
-    return Way(name, lambda: arguments, api, api.memory)
+    return Way(lambda: arguments, api)
 
 
-def measure_signing(settings: Settings) -> None:
-    """Sign many URLs, and print a table."""
+def _signing(settings: Settings) -> list[Row]:
     sign = signer(settings)
     client = botocore.session.get_session().create_client(
         "s3",
@@ -147,17 +164,19 @@ def measure_signing(settings: Settings) -> None:
         aws_access_key_id=settings.s3_access_key.get_secret_value(),
         aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
     )
-    ways: dict[str, Callable[[str], object]] = {
-        "ours": lambda key: sign.url("GET", key, at=1_790_000_000, seconds=7200),
-        "botocore": lambda key: client.generate_presigned_url("get_object", {"Bucket": "b", "Key": key}, 7200),
-    }
-    rows: list[list[object]] = []
-    for name, way in ways.items():
+
+    def cost(way: Callable[[str], object]) -> float:
         began = time.process_time()
         for number in range(URLS):
             way(f"renditions/0123456789abcdef0123456789abcdef/{number}.webp")
-        rows.append([name, 1e6 * (time.process_time() - began) / URLS])
-    show("A signed URL", ["by", "CPU µs"], rows)
+        return 1e6 * (time.process_time() - began) / URLS
+
+    ours = cost(lambda key: sign.url("GET", key, at=1_790_000_000, seconds=7200))
+    theirs = cost(lambda key: client.generate_presigned_url("get_object", {"Bucket": "b", "Key": key}, 7200))
+    return [
+        Row("a signed URL", ours, "µs of CPU", most=10),
+        Row("a signed URL, against botocore", ours, "µs of CPU", theirs),
+    ]
 
 
 def serve_dropping() -> int:
@@ -171,17 +190,7 @@ def serve_dropping() -> int:
     return cli.main(sys.argv[2:])
 
 
-async def main() -> None:
-    """Measure everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    runs = parser.parse_args().runs
-    async with fresh_servers() as settings:
-        measure_signing(settings)
-        await measure_uploads(settings, runs)
-
-
 if __name__ == "__main__":
     if "--dropping" in sys.argv:
         sys.exit(serve_dropping())
-    asyncio.run(main())
+    run_alone(bench, __doc__)
