@@ -67,9 +67,9 @@ class Way:
 
 
 async def curl(file: Path, arguments: Sequence[str]) -> None:
-    """Send a file."""
+    """Send a file; again, as a client does, where the answer is 503."""
     process = await asyncio.create_subprocess_exec(
-        *("curl", "-sS", "-f", "-o", "/dev/null", "-H", "Expect:", "-T", str(file)), *arguments
+        *("curl", "-sS", "-f", "-o", "/dev/null", "--retry", "3", "-H", "Expect:", "-T", str(file)), *arguments
     )
     assert await process.wait() == 0, "curl failed"
 
