@@ -101,6 +101,7 @@ CREATE TABLE public.media (
     post_id bigint,
     "position" smallint,
     alt_text text DEFAULT ''::text NOT NULL,
+    original_deleted_at timestamp with time zone,
     CONSTRAINT media_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
     CONSTRAINT media_check1 CHECK ((shard = ((account_id >> 10) & (8191)::bigint))),
     CONSTRAINT media_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'processing'::text, 'ready'::text, 'failed'::text])))
@@ -171,6 +172,11 @@ CREATE TABLE public.requesting (
     CONSTRAINT requesting_check CHECK ((shard = ((requester_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
+
+CREATE TABLE public.scans (
+    name text NOT NULL,
+    "position" text NOT NULL
+);
 
 CREATE TABLE public.sessions (
     shard smallint NOT NULL,
@@ -248,6 +254,9 @@ ALTER TABLE ONLY public.requesters
 ALTER TABLE ONLY public.requesting
     ADD CONSTRAINT requesting_pkey PRIMARY KEY (shard, requester_id, followee_id);
 
+ALTER TABLE ONLY public.scans
+    ADD CONSTRAINT scans_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY public.sessions
     ADD CONSTRAINT sessions_pkey PRIMARY KEY (shard, id);
 
@@ -271,7 +280,13 @@ CREATE INDEX media_pending ON ONLY public.media USING btree (shard, id) WHERE (s
 
 CREATE INDEX media_post ON ONLY public.media USING btree (shard, post_id, "position") WHERE (post_id IS NOT NULL);
 
+CREATE INDEX media_processing ON ONLY public.media USING btree (id) WHERE (status = 'processing'::text);
+
 CREATE INDEX media_sha256 ON ONLY public.media USING btree (shard, account_id, sha256) WHERE (sha256 IS NOT NULL);
+
+CREATE INDEX media_stored ON ONLY public.media USING btree (substr(sha256((object_key)::bytea), 1, 16));
+
+CREATE INDEX media_unposted ON ONLY public.media USING btree (id) WHERE ((post_id IS NULL) AND (status <> 'pending'::text));
 
 CREATE INDEX mutes_id ON ONLY public.mutes USING btree (shard, muter_id, id);
 

@@ -65,12 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("--status", action="store_true", help="say what is applied, change nothing")
     migrate.set_defaults(run=_migrate)
 
-    admin = commands.add_parser("admin", help="suspend accounts")
+    admin = commands.add_parser("admin", help="suspend accounts, sweep photos")
     actions = admin.add_subparsers(required=True, metavar="ACTION")
     for action, text in (("suspend", "hide an account and log it out"), ("unsuspend", "bring an account back")):
         parser_of_action = actions.add_parser(action, help=text)
         parser_of_action.add_argument("username", metavar="USERNAME")
         parser_of_action.set_defaults(run=_admin, action=action)
+    sweep = actions.add_parser("sweep", help="find photos' rows without objects and objects without rows, and clear up")
+    sweep.add_argument("--dry-run", action="store_true", help="say what is found, change nothing")
+    sweep.add_argument("--all", action="store_true", help="delete objects without a row even where most have none")
+    sweep.set_defaults(run=_sweep)
 
     check = commands.add_parser("check", help="say which of the servers answer")
     check.set_defaults(run=_check)
@@ -211,6 +215,29 @@ def _admin(options: argparse.Namespace) -> int:
         _say(error.detail)
         return 1
     sys.stdout.write(f"{options.action}ed  {options.username}\n")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from instafeed.errors import InstafeedError  # noqa: PLC0415
+    from instafeed.leftovers import Finding, Sweep  # noqa: PLC0415
+    from instafeed.resources import open_resources  # noqa: PLC0415
+
+    def tell(finding: Finding, name: str) -> None:
+        sys.stdout.write(f"{finding:<20}  {name}\n")
+
+    async def run() -> Sweep:
+        async with open_resources(Settings.from_environ(os.environ)) as res:
+            sweep = Sweep(res, dry_run=options.dry_run, all=options.all, tell=tell)
+            await sweep.whole()
+            return sweep
+
+    try:
+        found = asyncio.run(run()).found
+    except InstafeedError as error:
+        _say(error.detail)
+        return 1
+    sys.stdout.write(f"{found.total()} found{', nothing changed' if options.dry_run else ''}\n")
     return 0
 
 

@@ -340,7 +340,8 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
         media = await media_rows.get(connection, media_id)
     if media is None:
         return _deleted(entry)
-    if media.status is not MediaStatus.PROCESSING:
+    # Of a photo that is ready the renditions may have been lost.
+    if media.status is not (MediaStatus.READY if entry.payload.get("lost") else MediaStatus.PROCESSING):
         return []
     with _folder() as folder, telemetry.RENDER_SECONDS.time():
         source, out = folder / "original", folder / "renditions"

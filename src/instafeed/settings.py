@@ -92,6 +92,10 @@ class Settings(BaseModel):
     """How many resumable uploads an account may have open."""
     media_url_seconds: int = Field(default=3600, ge=60, le=86_400)
     """A photo's signed URL lives for at least this and at most twice this."""
+    media_unposted_days: int = Field(default=7, ge=1)
+    """A photo that is uploaded and not posted for this long is deleted."""
+    originals_days: int | None = Field(default=None, ge=1)
+    """What a phone sent is deleted after this long, its renditions stay. Default: it is kept with its post."""
 
     feed_window: int = Field(default=800, ge=1, le=5000)
     """Post ids that Redis keeps of each home feed; older posts come from PostgreSQL."""

@@ -27,6 +27,7 @@ UPLOAD_BYTES = Counter("instafeed_upload_bytes_total", "Bytes of photos received
 UPLOADS = Counter("instafeed_uploads_total", "Uploads by how they ended.", ["outcome"])
 JOBS = Counter("instafeed_jobs_total", "Jobs by how they ended.", ["kind", "outcome"])
 JOB_SECONDS = Histogram("instafeed_job_seconds", "Time that a job ran.", ["kind"], buckets=_SLOW)
+LEFTOVERS = Counter("instafeed_leftovers_total", "What the sweep of photos found and dealt with.", ["finding"])
 RENDER_SECONDS = Histogram("instafeed_render_seconds", "Time to make one photo's renditions.", buckets=_SLOW)
 DELIVERIES = Counter("instafeed_feed_deliveries_total", "Followers that a post was handed to.")
 DELIVERY_DELAY = Histogram(

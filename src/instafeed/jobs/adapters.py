@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from instafeed import delivery, follow_requests, media, notifications, posts, sweep
+from instafeed import delivery, follow_requests, leftovers, media, notifications, posts, sweep
 from instafeed.resources import Resources
 from instafeed.storage.outbox import Kind
 from instafeed.work import Body, perform
@@ -48,3 +48,8 @@ async def heal(ctx: dict[Any, Any]) -> None:
 async def clear(ctx: dict[Any, Any]) -> None:
     """Every few minutes: clear away what is left over."""
     await sweep.clear(resources(ctx))
+
+
+async def clear_leftovers(ctx: dict[Any, Any]) -> None:
+    """Every few minutes: look for what crashes left of photos."""
+    await leftovers.clear(resources(ctx))

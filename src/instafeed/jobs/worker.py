@@ -32,6 +32,7 @@ _AT_ONCE_DEFAULT = 10
 _READ_AT_ONCE = 2000
 _SWEEP_SECONDS = set(range(0, 60, 5))
 _CLEAR_MINUTES = set(range(0, 60, 5))
+_LEFTOVERS_MINUTES = set(range(2, 60, 5))
 
 _log = telemetry.logger()
 
@@ -56,6 +57,14 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
         cron(adapters.ring_late, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
         cron(adapters.heal, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
         cron(adapters.clear, minute=_CLEAR_MINUTES, second=30, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
+        cron(
+            adapters.clear_leftovers,
+            minute=_LEFTOVERS_MINUTES,
+            second=30,
+            timeout=_JOB_SECONDS,
+            keep_result=0,
+            max_tries=1,
+        ),
     ]
     # Through create_worker, where Sentry listens for errors of jobs.
     return create_worker(

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import re
 import secrets
 import time
 import zlib
@@ -73,9 +74,28 @@ def original_key(object_key: str) -> str:
     return f"originals/{object_key}"
 
 
+def rendition_hash(object_key: str) -> str:
+    """A photo's name among renditions: 32 hexadecimal digits. It follows from the photo's key, but does not give it away."""
+    return hashlib.sha256(object_key.encode()).hexdigest()[:32]
+
+
+def is_rendition_hash(name: str) -> bool:
+    """Whether a photo can have this name among renditions."""
+    return re.fullmatch(r"[0-9a-f]{32}", name) is not None
+
+
 def rendition_prefix(object_key: str) -> str:
-    """What the keys of a photo's renditions begin with. It follows from the photo's key, but does not give it away."""
-    return f"renditions/{hashlib.sha256(object_key.encode()).hexdigest()[:32]}/"
+    """What the keys of a photo's renditions begin with."""
+    return f"renditions/{rendition_hash(object_key)}/"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object, or an open upload in parts, as the bucket lists it."""
+
+    key: str
+    since: float
+    """When it was stored or begun, in seconds since the Unix epoch."""
 
 
 @asynccontextmanager
@@ -496,6 +516,35 @@ class Blobs:
             return found
 
         return await _again(call)
+
+    async def page(self, prefix: str, *, after: str, limit: int) -> tuple[list[Listed], bool]:
+        """Up to `limit` objects whose keys begin with `prefix` and come after `after`, in order; and whether there are more."""
+        async with _reaching():
+            answer = await self._s3.list_objects_v2(
+                Bucket=self._bucket, Prefix=self._prefix + prefix, StartAfter=self._prefix + after, MaxKeys=limit
+            )
+        found = [
+            Listed(entry["Key"].removeprefix(self._prefix), entry["LastModified"].timestamp())
+            for entry in answer.get("Contents", [])
+        ]
+        return found, answer["IsTruncated"]
+
+    async def page_of_uploads(self, prefix: str, *, after: str, limit: int) -> tuple[list[Listed], str | None]:
+        """Up to `limit` open uploads in parts to keys that begin with `prefix`, and after what the next ones come, None at
+        the end: in an order of the store's own.
+        """
+        names = ("KeyMarker", "UploadIdMarker")
+        markers = {name: marker for name, marker in zip(names, after.split("\n"), strict=False) if marker}
+        async with _reaching():
+            answer = await self._s3.list_multipart_uploads(
+                Bucket=self._bucket, Prefix=self._prefix + prefix, MaxUploads=limit, **markers
+            )
+        found = [
+            Listed(entry["Key"].removeprefix(self._prefix), entry["Initiated"].timestamp())
+            for entry in answer.get("Uploads", [])
+        ]
+        following = "\n".join(answer.get(f"Next{name}", "") for name in names)
+        return found, following if answer["IsTruncated"] else None
 
     async def delete_photo(self, object_key: str) -> None:
         """Delete everything that is stored of a photo."""

@@ -58,10 +58,10 @@ async def mark_uploaded(
 async def mark_ready(
     connection: Connection, media_id: int, *, width: int, height: int, blurhash: str, renditions: Iterable[Rendition]
 ) -> Media | None:
-    """The renditions are stored; None if the row is gone or had an end already."""
+    """The renditions are stored, maybe once more; None if the row is gone or has failed."""
     record = await connection.fetchrow(
         "update media set status = 'ready', width = $3, height = $4, blurhash = $5, renditions = $6"
-        f" where shard = $1 and id = $2 and status = 'processing' returning {_COLUMNS}",
+        f" where shard = $1 and id = $2 and status in ('processing', 'ready') returning {_COLUMNS}",
         shard_of(media_id),
         media_id,
         width,

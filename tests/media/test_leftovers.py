@@ -1,0 +1,374 @@
+"""What crashes leave of photos is found in both directions, and what is kept no longer goes."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from instafeed import leftovers, media, posts, sweep, telemetry, work
+from instafeed.leftovers import Finding, Sweep
+from instafeed.resources import Resources, open_resources
+from instafeed.settings import Settings
+from instafeed.storage import media as media_rows
+from instafeed.storage.blobs import PART_BYTES, new_object_key, original_key, rendition_prefix
+from instafeed.storage.outbox import Entry, Kind
+from tests.client import Client
+from tests.conftest import running_api
+from tests.media.traces import Traces, tracing
+from tests.photos import jpeg
+from tests.test_cli import Run, environ_of, run
+
+__all__ = ["run"]
+
+DAY = 86_400
+
+
+@pytest.fixture
+async def quiet(fresh_settings: Settings) -> AsyncIterator[Resources]:
+    """A world without workers."""
+    async with open_resources(fresh_settings) as res:
+        yield res
+
+
+@pytest.fixture
+async def poster(quiet: Resources) -> AsyncIterator[Client]:
+    """Somebody in it."""
+    async with running_api(quiet.settings) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+        yield await Client.sign_up(http)
+
+
+@pytest.fixture
+async def traces(quiet: Resources) -> AsyncIterator[Traces]:
+    """Looks at what is stored."""
+    async with tracing(quiet) as found:
+        yield found
+
+
+Later = Callable[[float], None]
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Later:
+    """Lets the sweep's clock be ahead by so many seconds."""
+
+    def set_clock(seconds: float) -> None:
+        clock = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=time.monotonic)
+        monkeypatch.setattr(sweep, "time", clock)
+        monkeypatch.setattr(leftovers, "time", clock)
+
+    return set_clock
+
+
+async def some(res: Resources) -> dict[Finding, int]:
+    """What a run by the clock finds."""
+    sweep = Sweep(res)
+    await sweep.some()
+    return dict(sweep.found)
+
+
+async def store(res: Resources, *keys: str) -> None:
+    """Store objects."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    for key in keys:
+        await res.blobs.put(key, body(), size=1, content_type="image/webp")
+
+
+async def perform(res: Resources) -> None:
+    """Do all the work that waits in the outbox, of photos and of deleted posts."""
+    bodies: dict[Kind, work.Body] = {
+        Kind.RENDER: media.render,
+        Kind.DISCARD: media.discard,
+        Kind.RETRACT: posts.retract,
+    }
+    async with res.db.acquire() as connection:
+        records = await connection.fetch(
+            "select id, kind from outbox where done_at is null and kind = any($1::text[]) order by id", list(bodies)
+        )
+    for record in records:
+        await work.perform(res, record["id"], record["kind"], bodies[record["kind"]])
+
+
+async def sql(res: Resources, statement: str, *values: object) -> list[Any]:
+    """Run a statement."""
+    async with res.db.acquire() as connection:
+        return list(await connection.fetch(statement, *values))
+
+
+async def key_of(res: Resources, media_id: str) -> str:
+    """What a photo's objects are called."""
+    async with res.db.acquire() as connection:
+        found = await media_rows.get(connection, int(media_id))
+    assert found is not None
+    return found.object_key
+
+
+async def ready(res: Resources, poster: Client, photos: int = 1) -> tuple[dict[str, Any], list[str]]:
+    """A published post, and the object keys of its photos."""
+    post = await poster.post(photos=photos)
+    await perform(res)
+    return post, [await key_of(res, item["id"]) for item in post["media"]]
+
+
+async def test_objects_without_a_row_are_deleted_when_no_upload_can_be_at_them_any_more(
+    quiet: Resources, poster: Client, traces: Traces, later: Later
+) -> None:
+    await ready(quiet, poster)
+    kept = await traces.objects()
+    assert len(kept) > 2
+    stray = new_object_key()
+    left = [original_key(stray), rendition_prefix(stray) + "640.webp", rendition_prefix(stray) + "640.jpg"]
+    await store(quiet, *left)
+    assert await some(quiet) == {}
+    later(4 * 3600)
+    before = telemetry.LEFTOVERS.labels(Finding.OBJECT)._value.get()
+    assert await some(quiet) == {Finding.OBJECT: 3}
+    assert telemetry.LEFTOVERS.labels(Finding.OBJECT)._value.get() == before + 3
+    assert await traces.objects() == kept
+    assert await some(quiet) == {}
+
+
+async def test_what_a_photo_leaves_whose_row_went_without_a_job_for_its_objects_is_deleted(
+    quiet: Resources, poster: Client, traces: Traces, later: Later
+) -> None:
+    post, _ = await ready(quiet, poster)
+    left = await traces.objects()
+    await sql(quiet, "delete from media where post_id = $1", int(post["id"]))
+    later(4 * 3600)
+    assert await some(quiet) == {Finding.OBJECT: len(left)}
+    assert await traces.objects() == {}
+
+
+async def test_uploads_in_parts_without_a_row_are_aborted(
+    quiet: Resources, traces: Traces, later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaking_off() -> AsyncIterator[bytes]:
+        yield bytes(PART_BYTES)
+        raise ConnectionError
+
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            await quiet.blobs.put_unsized(original_key(new_object_key()), breaking_off(), content_type="image/jpeg")
+    assert len(await traces.open_uploads()) == 3
+    assert await some(quiet) == {}
+    later(4 * 3600)
+    monkeypatch.setattr(leftovers, "_PAGE", 2)
+    assert await some(quiet) == {Finding.UPLOAD: 3}
+    assert await traces.open_uploads() == set()
+
+
+async def test_an_upload_that_is_under_way_is_left_alone_by_several_sweepers(
+    quiet: Resources, poster: Client, traces: Traces, later: Later
+) -> None:
+    stray = new_object_key()
+    await store(quiet, original_key(stray))
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def photo() -> AsyncIterator[bytes]:
+        yield jpeg() + bytes(PART_BYTES)
+        began.set()
+        await go_on.wait()
+        yield bytes(1000)
+
+    upload = asyncio.create_task(poster.call("POST", "/v1/media", 201, content=photo()))
+    await began.wait()
+    later(4 * 3600)
+    found = await asyncio.gather(*(some(quiet) for _ in range(3)))
+    assert found[0] or found[1] or found[2]
+    assert all(set(one) <= {Finding.OBJECT} for one in found)
+    go_on.set()
+    key = await key_of(quiet, (await upload)["id"])
+    await some(quiet)
+    assert set(await traces.objects()) == {original_key(key)}
+
+
+async def test_lost_renditions_are_made_again_from_the_original(
+    quiet: Resources, poster: Client, traces: Traces, later: Later
+) -> None:
+    post, [key] = await ready(quiet, poster)
+    before = await traces.objects()
+    [lost] = [name for name in before if name.endswith("/150.webp")]
+    await quiet.blobs.delete([lost])
+    later(4 * 3600)
+    assert await some(quiet) == {Finding.RENDITIONS: 1}
+    assert await some(quiet) == {}, "it is noted already"
+    assert (await poster.call("GET", f"/v1/posts/{post['id']}"))["media"][0]["status"] == "ready"
+    await perform(quiet)
+    assert await traces.objects() == before
+    assert await some(quiet) == {}
+    await quiet.blobs.delete([original_key(key), lost])
+    assert await some(quiet) == {Finding.LOST: 1}
+    assert (await poster.ready(post["media"][0]["id"]))["status"] == "ready", "the others can still be shown"
+
+
+async def test_a_photo_that_nobody_was_going_to_render_is_rendered_or_fails_without_its_original(
+    quiet: Resources, poster: Client, later: Later
+) -> None:
+    one, other = [(await poster.upload())["id"] for _ in range(2)]
+    later(4 * 3600)
+    assert await some(quiet) == {}, "they wait in the outbox"
+    await sql(quiet, "delete from outbox")
+    await quiet.blobs.delete([original_key(await key_of(quiet, other))])
+    assert await some(quiet) == {Finding.UNRENDERED: 2}
+    assert await some(quiet) == {}
+    await perform(quiet)
+    assert (await poster.ready(one))["status"] == "ready"
+    assert (await poster.ready(other))["failure"] == "The photo is lost."
+
+
+async def test_photos_that_are_not_posted_for_days_are_deleted(
+    quiet: Resources, poster: Client, traces: Traces, later: Later
+) -> None:
+    _, [kept] = await ready(quiet, poster)
+    unposted = [(await poster.upload(data))["id"] for data in (jpeg(), jpeg()[:200], jpeg(seed=1))]
+    await perform(quiet)
+    assert [(await poster.ready(id_))["status"] for id_ in unposted] == ["ready", "failed", "ready"]
+    later(7 * DAY - 600)
+    assert await some(quiet) == {}
+    later(7 * DAY + 600)
+    assert await some(quiet) == {Finding.UNPOSTED: 3}
+    for id_ in unposted:
+        await poster.call("GET", f"/v1/media/{id_}", 404)
+    body = {"caption": "", "media": [{"id": unposted[0]}]}
+    await poster.call("POST", "/v1/posts", 422, json=body)
+    await perform(quiet)
+    assert {name for name in await traces.objects() if rendition_prefix(kept) not in name} == {original_key(kept)}
+
+
+async def test_originals_are_deleted_after_their_days_and_renditions_stay(
+    fresh_settings: Settings, quiet: Resources, poster: Client, traces: Traces, later: Later
+) -> None:
+    post, [key] = await ready(quiet, poster)
+    later(1000 * DAY)
+    assert await some(quiet) == {}, "by default they are kept"
+    async with open_resources(fresh_settings.model_copy(update={"originals_days": 30})) as res:
+        later(30 * DAY - 600)
+        assert await some(res) == {}
+        later(30 * DAY + 600)
+        assert await some(res) == {Finding.ORIGINAL: 1}
+        assert await some(res) == {}
+    stays = await traces.objects()
+    assert stays
+    assert all(name.startswith(rendition_prefix(key)) for name in stays)
+    [row] = await sql(quiet, "select original_deleted_at from media where post_id = $1", int(post["id"]))
+    assert row["original_deleted_at"] is not None
+    await quiet.blobs.delete(list(stays))
+    assert await some(quiet) == {Finding.LOST: 1}
+
+
+async def test_an_original_whose_deletion_a_crash_came_before_is_deleted_by_the_next_sweep(
+    fresh_settings: Settings, quiet: Resources, poster: Client, traces: Traces, later: Later
+) -> None:
+    post, [key] = await ready(quiet, poster)
+    await sql(quiet, "update media set original_deleted_at = now() where post_id = $1", int(post["id"]))
+    async with open_resources(fresh_settings.model_copy(update={"originals_days": 30})) as res:
+        later(31 * DAY)
+        assert await some(res) == {Finding.ORIGINAL: 1}
+    assert await traces.objects(original_key(key)) == {}
+
+
+@pytest.mark.parametrize(("page", "rows"), [(3, 2), (9, 100), (5, 3)])
+async def test_page_by_page_and_run_by_run_everything_is_found_once(
+    quiet: Resources,
+    poster: Client,
+    traces: Traces,
+    later: Later,
+    monkeypatch: pytest.MonkeyPatch,
+    page: int,
+    rows: int,
+) -> None:
+    post, keys = await ready(quiet, poster, photos=5)
+    kept = await traces.objects()
+    lost = [rendition_prefix(key) + "150.webp" for key in (keys[0], keys[3])]
+    lost += await quiet.blobs.keys(rendition_prefix(keys[1]))
+    await quiet.blobs.delete(lost)
+    strays = [new_object_key() for _ in range(4)]
+    await store(quiet, *(original_key(key) for key in strays), *(rendition_prefix(key) + "a.webp" for key in strays))
+    later(4 * 3600)
+    monkeypatch.setattr(leftovers, "_PAGE", page)
+    monkeypatch.setattr(leftovers, "_ROWS", rows)
+    monkeypatch.setattr(leftovers, "_SCAN_SECONDS", 0)
+    found: Counter[Finding] = Counter()
+    runs = 0
+    while True:
+        runs += 1
+        assert runs < 50
+        found.update(await some(quiet))
+        at = {row["name"]: row["position"] for row in await sql(quiet, "select * from scans")}
+        if runs > 9 and at["originals"] == at["renditions"] == "":
+            break
+    await perform(quiet)
+    assert found == {Finding.OBJECT: 8, Finding.RENDITIONS: 3}
+    assert await traces.objects() == kept
+    assert (await poster.call("GET", f"/v1/posts/{post['id']}"))["published_at"]
+
+
+async def test_a_bucket_where_most_objects_have_no_row_is_left_alone_unless_told_otherwise(
+    quiet: Resources, traces: Traces, later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "_FEW", 3)
+    await store(quiet, *(original_key(new_object_key()) for _ in range(4)))
+    later(4 * 3600)
+    assert await some(quiet) == {Finding.DOUBTFUL: 4}
+    assert len(await traces.objects()) == 4
+    told = Sweep(quiet, all=True)
+    await told.whole()
+    assert told.found == {Finding.OBJECT: 4}
+    assert await traces.objects() == {}
+
+
+async def test_by_hand_everything_is_found_and_said_and_only_without_dry_run_dealt_with(
+    fresh_settings: Settings, quiet: Resources, poster: Client, traces: Traces, later: Later, run: Run
+) -> None:
+    post, _ = await ready(quiet, poster)
+    stray = original_key(new_object_key())
+    await store(quiet, stray)
+    [lost] = [name for name in await traces.objects() if name.endswith("/150.jpg")]
+    await quiet.blobs.delete([lost])
+    later(4 * 3600)
+    environ = environ_of(fresh_settings, s3_prefix=fresh_settings.s3_prefix)
+    said = f"object_without_row    {stray}\nlost_renditions       {post['media'][0]['id']}\n2 found"
+    for _ in range(2):
+        done = await asyncio.to_thread(run, "admin", "sweep", "--dry-run", environ=environ)
+        assert (done.status, done.output) == (0, f"{said}, nothing changed\n")
+    done = await asyncio.to_thread(run, "admin", "sweep", environ=environ)
+    assert (done.status, done.output) == (0, f"{said}\n")
+    await perform(quiet)
+    assert stray not in await traces.objects()
+    assert lost in await traces.objects()
+    done = await asyncio.to_thread(run, "admin", "sweep", environ=environ)
+    assert (done.status, done.output) == (0, "0 found\n")
+
+
+async def test_a_post_that_is_deleted_while_s3_is_away_leaves_no_object_when_it_is_back(
+    quiet: Resources, poster: Client, traces: Traces
+) -> None:
+    post, _ = await ready(quiet, poster)
+    stored = await traces.objects()
+    await poster.call("DELETE", f"/v1/posts/{post['id']}", 204)
+    async with open_resources(quiet.settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})) as apart:
+        for _ in range(3):
+            await perform(apart)
+    assert await traces.objects() == stored
+    [entry] = await sql(quiet, "select dead_at, due_at > now() as soon, attempts from outbox where kind = 'retract'")
+    assert (entry["dead_at"], entry["soon"], entry["attempts"]) == (None, True, 0)
+    await perform(quiet)
+    assert await traces.objects() == {}
+
+
+async def test_a_post_whose_deleting_worker_was_killed_between_two_photos_leaves_nothing(
+    quiet: Resources, poster: Client, traces: Traces
+) -> None:
+    post, [first, _] = await ready(quiet, poster, photos=2)
+    await poster.call("DELETE", f"/v1/posts/{post['id']}", 204)
+    await quiet.blobs.delete([original_key(first)])
+    [row] = await sql(quiet, "select id, payload from outbox where kind = 'retract'")
+    await posts.retract(quiet, Entry(row["id"], Kind.RETRACT, row["payload"], position=0, attempts=2, again=True))
+    assert await traces.objects() == {}
