@@ -1,4 +1,4 @@
-"""Makes the bucket of all photos, if it is not there, and returns once the store takes and gives back an object."""
+"""Makes the bucket of all photos, if it is not there, for web pages to read too; returns once it keeps an object."""
 
 import os
 import sys
@@ -49,6 +49,9 @@ def main() -> int:
 def _make(s3: Any, bucket: str) -> None:
     if bucket not in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=bucket)
+    # Pages of any origin may read photos whose URLs they were given.
+    rule = {"AllowedOrigins": ["*"], "AllowedMethods": ["GET", "HEAD"], "MaxAgeSeconds": 86_400}
+    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [rule]})
     s3.put_object(Bucket=bucket, Key="probe", Body=b"probe")
     s3.get_object(Bucket=bucket, Key="probe")["Body"].read()
     s3.delete_object(Bucket=bucket, Key="probe")

@@ -27,6 +27,21 @@ def _url(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _signing_key(value: SecretStr) -> SecretStr:
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415 - takes a moment, and few need it
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    pem = value.get_secret_value().replace("\\n", "\n")
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (TypeError, ValueError):
+        raise ValueError("is not a private key in PEM, without a password") from None
+    is_rsa = isinstance(key, rsa.RSAPrivateKey) and key.key_size == 2048
+    if not is_rsa and not (isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)):
+        raise ValueError("is neither ECDSA P-256 nor RSA with 2048 bits")
+    return SecretStr(pem)
+
+
 DatabaseUrl = Annotated[SecretStr, _url("postgresql", "postgres")]
 RedisUrl = Annotated[SecretStr, _url("redis", "rediss", "unix")]
 
@@ -92,6 +107,14 @@ class Settings(BaseModel):
     """How many resumable uploads an account may have open."""
     media_url_seconds: int = Field(default=3600, ge=60, le=86_400)
     """A photo's signed URL lives for at least this and at most twice this."""
+    media_cdn_url: Annotated[str, Field(pattern=r"^https?://[^\s?#*]+$")] | None = None
+    """URL of a CloudFront distribution whose origin is the bucket at `INSTAFEED_S3_PREFIX`. Photos' URLs are then its, instead
+    of the store's.
+    """
+    media_cdn_key_pair_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")] | None = None
+    """The id that CloudFront gave the public key."""
+    media_cdn_private_key: Annotated[SecretStr, AfterValidator(_signing_key)] | None = None
+    """The private key, in PEM, its line ends written `\\n` where a variable has one line: ECDSA P-256, or RSA with 2048 bits."""
     media_unposted_days: int = Field(default=7, ge=1)
     """A photo that is uploaded and not posted for this long is deleted."""
     originals_days: int | None = Field(default=None, ge=1)
@@ -126,6 +149,13 @@ class Settings(BaseModel):
     def _production_is_strict(self) -> Self:
         if self.environment == "production" and self.rate_limits == "off":
             raise ValueError("rate_limits=off is refused in production")
+        return self
+
+    @model_validator(mode="after")
+    def _cdn_is_whole(self) -> Self:
+        given = [self.media_cdn_url, self.media_cdn_key_pair_id, self.media_cdn_private_key]
+        if any(given) and not all(given):
+            raise ValueError("media_cdn_url, media_cdn_key_pair_id and media_cdn_private_key go together")
         return self
 
     @classmethod

@@ -77,10 +77,12 @@ async def test_a_post_goes_all_the_way_to_a_follower_and_back(nginx: Machine, ph
     async with httpx.AsyncClient() as anywhere:
         for rendition in seen["media"][0]["renditions"]:
             assert rendition["url"].startswith(f"{nginx.url('photos')}/instafeed/renditions/")
-            answer = await anywhere.get(rendition["url"])
+            answer = await anywhere.get(rendition["url"], headers={"Origin": "https://web.example.org"})
             assert answer.status_code == 200
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["access-control-allow-origin"] in {"*", "https://web.example.org"}
             assert answer.headers["content-type"] == rendition["content_type"]
-            assert answer.headers["cache-control"] == "private, max-age=3600, immutable"
+            assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
             assert len(answer.content) == rendition["bytes"]
             part = await anywhere.get(rendition["url"], headers={"Range": "bytes=2-5"})
             assert (part.status_code, part.content) == (206, answer.content[2:6])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import asyncpg
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from redis.asyncio import Redis as RedisClient
@@ -29,6 +29,11 @@ HOST = "127.0.0.1"
 DATABASE = "instafeed"
 BUCKET = "instafeed"
 REGION = "us-east-1"
+# Pages of any origin may read photos whose URLs they were given.
+_CORS = (
+    b"<CORSConfiguration><CORSRule><AllowedOrigin>*</AllowedOrigin><AllowedMethod>GET</AllowedMethod>"
+    b"<AllowedMethod>HEAD</AllowedMethod><MaxAgeSeconds>86400</MaxAgeSeconds></CORSRule></CORSConfiguration>"
+)
 
 START_SECONDS = 30.0
 STOP_SECONDS = 1.9
@@ -414,10 +419,14 @@ class S3(Server):
         return status == http.HTTPStatus.OK and json.loads(answer)["Topology"]["Max"] > 0
 
     def _make_bucket(self) -> bool:
-        request = AWSRequest("PUT", f"{self.url}/{BUCKET}")
-        SigV4Auth(Credentials(self.access_key, self.secret_key), "s3", REGION).add_auth(request)
-        status, _ = _request("PUT", self.port, f"/{BUCKET}", dict(request.headers))
-        return status in {http.HTTPStatus.OK, http.HTTPStatus.CONFLICT}
+        made = self._put(f"/{BUCKET}") in {http.HTTPStatus.OK, http.HTTPStatus.CONFLICT}
+        return made and self._put(f"/{BUCKET}?cors", _CORS) == http.HTTPStatus.OK
+
+    def _put(self, path: str, body: bytes = b"") -> int:
+        request = AWSRequest("PUT", self.url + path, data=body)
+        S3SigV4Auth(Credentials(self.access_key, self.secret_key), "s3", REGION).add_auth(request)
+        status, _ = _request("PUT", self.port, path, dict(request.headers), body)
+        return status
 
     async def stop(self) -> None:
         """End the server in good order, within 2 seconds; its data stay. Does nothing if it does not run."""
@@ -429,10 +438,12 @@ class S3(Server):
         _remove_sockets(self.ports)
 
 
-def _request(method: str, port: int, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+def _request(
+    method: str, port: int, path: str, headers: Mapping[str, str], body: bytes | None = None
+) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
-        connection.request(method, path, headers=dict(headers))
+        connection.request(method, path, body=body, headers=dict(headers))
         response = connection.getresponse()
         return response.status, response.read()
     except http.client.HTTPException as error:

@@ -23,6 +23,7 @@ from yarl import URL
 
 from instafeed.errors import NotFound, Unavailable
 from instafeed.settings import Settings
+from instafeed.storage.cdn_signing import CdnSigner
 from instafeed.storage.s3_signing import Signer
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ _ROOM_SECONDS = 5
 _DELETE_BATCH = 1000
 _URL_PHASES = 16
 _GONE = frozenset({"NoSuchKey", "NoSuchUpload"})
+# Also for caches that many share: who may see a photo has a URL that opens it, and nobody else has.
+_FOR_EVER = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,13 @@ class Blobs:
         }
         self._inside = Signer(endpoint=endpoint, **credentials)
         self._outside = Signer(endpoint=settings.s3_public_endpoint or endpoint, **credentials)
+        self._cdn: CdnSigner | None = None
+        if settings.media_cdn_url and settings.media_cdn_key_pair_id and settings.media_cdn_private_key:
+            self._cdn = CdnSigner(
+                url=settings.media_cdn_url,
+                key_pair_id=settings.media_cdn_key_pair_id,
+                private_key=settings.media_cdn_private_key.get_secret_value(),
+            )
         self._http: aiohttp.ClientSession
         self._s3: Any
 
@@ -245,8 +255,10 @@ class Blobs:
         """A URL of the object for phones. It stays the same for `media_url_seconds`, so that it can be cached, and is
         valid for that long at least.
         """
-        step = self._settings.media_url_seconds
-        return self._outside.url("GET", self._prefix + key, at=self._url_since(key), seconds=2 * step)
+        since, seconds = self._url_since(key), 2 * self._settings.media_url_seconds
+        if self._cdn is not None:
+            return self._cdn.url(key, until=since + seconds)
+        return self._outside.url("GET", self._prefix + key, at=since, seconds=seconds)
 
     def url_seconds_left(self, key: str) -> int:
         """For how long `url` goes on giving the same URL as now."""
@@ -265,11 +277,13 @@ class Blobs:
         await self._put(key, body, size, content_type=content_type)
 
     async def put_file(self, key: str, path: Path, *, content_type: str) -> None:
-        """Store a file."""
+        """Store a file that never changes under this key."""
 
         async def call() -> str:
             with path.open("rb") as file:
-                return await self._put(key, _pieces_of_file(file), path.stat().st_size, content_type=content_type)
+                return await self._put(
+                    key, _pieces_of_file(file), path.stat().st_size, content_type=content_type, cache_control=_FOR_EVER
+                )
 
         async with _reaching(_FILE_SECONDS):
             await _again(call)
@@ -399,9 +413,20 @@ class Blobs:
                     await self._s3.abort_multipart_upload(**self._name(key), UploadId=upload["UploadId"])
 
     async def _put(
-        self, key: str, body: AsyncIterator[bytes], size: int, *, content_type: str | None = None, query: str = ""
+        self,
+        key: str,
+        body: AsyncIterator[bytes],
+        size: int,
+        *,
+        content_type: str | None = None,
+        cache_control: str | None = None,
+        query: str = "",
     ) -> str:
-        headers = {"Content-Length": str(size)} | ({"Content-Type": content_type} if content_type else {})
+        headers = {"Content-Length": str(size)}
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        if cache_control is not None:
+            headers["Cache-Control"] = cache_control
         async with (
             _reaching() as deadline,
             self._http.put(
