@@ -102,6 +102,7 @@ CREATE TABLE public.media (
     "position" smallint,
     alt_text text DEFAULT ''::text NOT NULL,
     original_deleted_at timestamp with time zone,
+    uploaded_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT media_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
     CONSTRAINT media_check1 CHECK ((shard = ((account_id >> 10) & (8191)::bigint))),
     CONSTRAINT media_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'processing'::text, 'ready'::text, 'failed'::text])))
@@ -305,3 +306,5 @@ CREATE INDEX sessions_account ON ONLY public.sessions USING btree (shard, accoun
 CREATE INDEX uploads_account ON ONLY public.uploads USING btree (shard, account_id);
 
 CREATE INDEX uploads_expires ON ONLY public.uploads USING btree (expires_at);
+
+CREATE INDEX uploads_stored ON ONLY public.uploads USING btree (object_key);

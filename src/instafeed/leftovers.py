@@ -1,22 +1,32 @@
 """What crashes leave of photos, found in both directions and put right; and what is kept no longer.
 
-Rows come first: an object is stored, and an upload in parts begun, only when there is a row with its key, which is used
-once. So what has no row after it was listed will never have one. An hour more than the longest upload is waited all the
-same, for a database that lags behind. Every step may run twice, beside uploads, workers and other sweeps.
+Rows come first: an object is stored, and an upload in parts begun, only when `media` or `uploads` has a row with its key,
+which is used once. So what has no row after it was listed will never have one: whatever else is to live under these
+prefixes needs such a row, or another prefix. An hour more than the longest request is waited all the same, for clocks that
+differ. Every step may run twice, beside uploads, workers and other sweeps.
 """
 
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
-from instafeed import media, sweep, telemetry
+from instafeed import sweep, telemetry
+from instafeed.errors import Unavailable
 from instafeed.ids import lowest_at, shard_of
 from instafeed.models import MediaStatus
 from instafeed.resources import Resources
 from instafeed.storage import stored
-from instafeed.storage.blobs import Listed, is_rendition_hash, original_key, rendition_hash, rendition_prefix
+from instafeed.storage.blobs import (
+    Listed,
+    is_object_key,
+    is_rendition_hash,
+    original_key,
+    rendition_hash,
+    rendition_prefix,
+)
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Kind
 from instafeed.storage.stored import Stored
@@ -32,8 +42,6 @@ _FEW = 100
 class Finding(StrEnum):
     """What can be found. Unless said otherwise, finding it is dealing with it."""
 
-    ABANDONED = "abandoned_upload"
-    """An upload that broke off: its row and what is stored of it go."""
     OBJECT = "object_without_row"
     """It is deleted."""
     UPLOAD = "upload_without_row"
@@ -47,7 +55,7 @@ class Finding(StrEnum):
     LOST = "lost_photo"
     """Neither renditions nor an original: nothing can be done."""
     UNPOSTED = "unposted_photo"
-    """Uploaded and not posted for days: its row and objects go."""
+    """Uploaded and not posted in time: its row and objects go."""
     ORIGINAL = "expired_original"
     """It is deleted; the renditions stay."""
 
@@ -81,7 +89,10 @@ class Sweep:
         """Look for a bounded time, and go on where the last run ended."""
         try:
             for name, scan in _SCANS.items():
-                await self._some(name, scan)
+                try:
+                    await self._some(name, scan)
+                except Unavailable as error:  # of one object that cannot be deleted, say: the other scans go on
+                    telemetry.logger().warning("photos' leftovers: a scan broke off", scan=name, reason=error.detail)
         finally:
             if self.found:
                 telemetry.logger().warning(
@@ -101,10 +112,6 @@ class Sweep:
 
     async def whole(self) -> None:
         """Look at everything, from beginning to end."""
-        for id_, object_key in await sweep.abandoned(self.res):
-            if not self.dry_run:
-                await media.forget(self.res, id_, object_key)
-            self.note(Finding.ABANDONED, [str(id_)])
         for scan in _SCANS.values():
             position: str | None = ""
             while position is not None:
@@ -130,15 +137,21 @@ def _by_hash(listed: Iterable[Listed]) -> dict[str, list[Listed]]:
     return found
 
 
+def _by_object_key(listed: Iterable[Listed]) -> dict[str, Listed]:
+    """Originals by their photo's object key. What is not ours is passed over."""
+    named = ((item.key.removeprefix(original_key("")), item) for item in listed)
+    return {name: item for name, item in named if is_object_key(name)}
+
+
 async def _unposted(run: Sweep, after: str) -> str | None:
     res = run.res
-    below = lowest_at(time.time() - res.settings.media_unposted_days * _DAY_SECONDS)
+    before = datetime.fromtimestamp(time.time() - res.settings.media_unposted_seconds, UTC)
 
     async def body(connection: Connection) -> tuple[list[Stored], list[Stored], list[int]]:
-        photos = await stored.unposted(connection, after=int(after or 0), below=below, limit=_ROWS)
+        photos = await stored.unposted(connection, before, after=int(after or 0), limit=_ROWS)
         if run.dry_run:
             return photos, photos, []
-        deleted = await stored.delete_unposted(connection, photos)
+        deleted = await stored.delete_unposted(connection, photos, before)
         entries = [
             await note(res, connection, shard_of(photo.id), Kind.DISCARD, {"key": photo.object_key})
             for photo in deleted
@@ -185,11 +198,11 @@ async def _render(run: Sweep, photo: Stored, *, lost: bool) -> bool:
 
 
 async def _uploads(run: Sweep, after: str) -> str | None:
-    blobs, prefix = run.res.blobs, original_key("")
-    listed, following = await blobs.page_of_uploads(prefix, after=after, limit=_PAGE)
-    old = _old(run, listed)
-    rows = await _rows(run, (upload.key.removeprefix(prefix) for upload in old))
-    gone = [upload.key for upload in old if upload.key.removeprefix(prefix) not in rows]
+    blobs = run.res.blobs
+    listed, following = await blobs.page_of_uploads(original_key(""), after=after, limit=_PAGE)
+    old = _by_object_key(_old(run, listed))
+    rows = await _rows(run, old)
+    gone = [upload.key for object_key, upload in old.items() if object_key not in rows]
     if not run.dry_run:
         for key in gone:
             await blobs.abort_uploads(key)
@@ -198,14 +211,13 @@ async def _uploads(run: Sweep, after: str) -> str | None:
 
 
 async def _originals(run: Sweep, after: str) -> str | None:
-    blobs, prefix = run.res.blobs, original_key("")
-    listed, more = await blobs.page(prefix, after=after, limit=_PAGE)
-    old = _old(run, listed)
-    rows = await _rows(run, (item.key.removeprefix(prefix) for item in old))
-    await _delete_objects(run, [item.key for item in old if item.key.removeprefix(prefix) not in rows], len(old))
+    listed, more = await run.res.blobs.page(original_key(""), after=after, limit=_PAGE)
+    old = _by_object_key(_old(run, listed))
+    rows = await _rows(run, old)
+    await _delete_objects(run, [item.key for object_key, item in old.items() if object_key not in rows], len(old))
     if (days := run.res.settings.originals_days) is not None:
         before = time.time() - days * _DAY_SECONDS
-        expired = [rows.get(item.key.removeprefix(prefix)) for item in old if item.since < before]
+        expired = [rows.get(object_key) for object_key, item in old.items() if item.since < before]
         await _expire(run, [row for row in expired if row and row.status in {MediaStatus.READY, MediaStatus.FAILED}])
     return listed[-1].key if more and listed else None
 

@@ -115,8 +115,8 @@ class Settings(BaseModel):
     """The id that CloudFront gave the public key."""
     media_cdn_private_key: Annotated[SecretStr, AfterValidator(_signing_key)] | None = None
     """The private key, in PEM, its line ends written `\\n` where a variable has one line: ECDSA P-256, or RSA with 2048 bits."""
-    media_unposted_days: int = Field(default=7, ge=1)
-    """A photo that is uploaded and not posted for this long is deleted."""
+    media_unposted_seconds: int = Field(default=86_400, ge=3600)
+    """A photo that is uploaded and not posted within this time is deleted."""
     originals_days: int | None = Field(default=None, ge=1)
     """What a phone sent is deleted after this long, its renditions stay. Default: it is kept with its post."""
 

@@ -62,30 +62,26 @@ async def heal(res: Resources) -> None:
 
 async def clear(res: Resources) -> None:
     """Forget uploads that broke off, work done last week, and replies kept for a day."""
+    before = abandoned_before(res)
     async with res.db.acquire() as connection:
         while await outbox.forget_done(connection, limit=_CLEAR_AT_ONCE) == _CLEAR_AT_ONCE:
             continue
         await idempotency.forget_old(connection)
-    found = await abandoned(res)
-    for id_, object_key in found:
+        pending = await media_rows.pending_below(connection, lowest_at(before), limit=_CLEAR_AT_ONCE)
+    # An upload that is sent again with its Idempotency-Key has its old id, but began now.
+    abandoned = [(id_, object_key) for id_, object_key in pending if began_at(object_key) < before]
+    for id_, object_key in abandoned:
         await media.forget(res, id_, object_key)
-    if found:
-        telemetry.logger().info("abandoned uploads were cleared", count=len(found))
+    if abandoned:
+        telemetry.LEFTOVERS.labels("abandoned_upload").inc(len(abandoned))
+        telemetry.logger().info("abandoned uploads were cleared", count=len(abandoned))
     if expired := await uploads.expire(res, limit=_CLEAR_AT_ONCE):
+        telemetry.LEFTOVERS.labels("expired_upload").inc(expired)
         telemetry.logger().info("expired uploads were cleared", count=expired)
 
 
-async def abandoned(res: Resources) -> list[tuple[int, str]]:
-    """Some of the uploads that broke off, with their object keys."""
-    before = abandoned_before(res)
-    async with res.db.acquire() as connection:
-        pending = await media_rows.pending_below(connection, lowest_at(before), limit=_CLEAR_AT_ONCE)
-    # An upload that is sent again with its Idempotency-Key has its old id, but began now.
-    return [(id_, object_key) for id_, object_key in pending if began_at(object_key) < before]
-
-
 def abandoned_before(res: Resources) -> float:
-    """No upload that began before this is still at it; in seconds since the Unix epoch."""
+    """No upload in one request that began before this is still at it; in seconds since the Unix epoch."""
     settings = res.settings
     longest = settings.upload_max_bytes / settings.upload_min_bytes_per_second + settings.upload_grace_seconds
     return time.time() - longest - _ABANDONED_SECONDS

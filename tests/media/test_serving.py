@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from instafeed.models import Media
 from instafeed.resources import Resources
 from instafeed.storage import blobs
 from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import original_key
-from tests.client import Client
+from instafeed.storage.s3_signing import Signer
+from tests.client import Client, eventually
 
 pytestmark = pytest.mark.usefixtures("workers")
 
@@ -32,14 +34,45 @@ async def test_renditions_may_be_kept_for_ever_have_their_type_and_are_read_by_p
             assert again.status_code == 304
 
 
+async def row(res: Resources, media_id: str) -> Media:
+    """What is on record of a photo."""
+    async with res.db.acquire() as connection:
+        found = await media_rows.get(connection, int(media_id))
+    assert found is not None
+    return found
+
+
+async def test_a_url_dies_when_its_time_is_over_or_its_post_is_deleted(author: Client, res: Resources) -> None:
+    post = await author.post()
+    photo = await author.ready(post["media"][0]["id"])
+    [url, *_] = [rendition["url"] for rendition in photo["renditions"]]
+    settings = res.settings
+    signer = Signer(
+        endpoint=settings.s3_public_endpoint or settings.s3_endpoint or "",
+        region=settings.s3_region,
+        bucket=settings.s3_bucket,
+        access_key=settings.s3_access_key.get_secret_value(),
+        secret_key=settings.s3_secret_key.get_secret_value(),
+    )
+    found = await row(res, photo["id"])
+    # The same URL with a shorter life, which may be over before the first answer.
+    short = signer.url("GET", settings.s3_prefix + found.renditions[0].key, at=time.time(), seconds=2)
+    async with httpx.AsyncClient() as phone:
+
+        async def answers(url: str, status: int) -> bool:
+            return (await phone.get(url)).status_code == status
+
+        assert short.partition("?")[0] == url.partition("?")[0]
+        await eventually(lambda: answers(short, 403))
+        assert await answers(url, 200)
+        await author.call("DELETE", f"/v1/posts/{post['id']}", 204)
+        await eventually(lambda: answers(url, 404))
+
+
 async def test_a_url_that_has_expired_opens_nothing(
     author: Client, res: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    media_id = int((await author.upload())["id"])
-    await author.ready(str(media_id))
-    async with res.db.acquire() as connection:
-        found = await media_rows.get(connection, media_id)
-    assert found is not None
+    found = await row(res, (await author.ready((await author.upload())["id"]))["id"])
     key, seconds = found.renditions[0].key, 2 * res.settings.media_url_seconds
     good = res.blobs.url(key)
     monkeypatch.setattr(blobs, "time", SimpleNamespace(time=lambda: time.time() - seconds - 1))

@@ -72,6 +72,11 @@ def began_at(object_key: str) -> int:
     return int(object_key.rpartition("-")[2], 16)
 
 
+def is_object_key(name: str) -> bool:
+    """Whether `new_object_key` can have made this name."""
+    return re.fullmatch(r"[\w-]{24}-[0-9a-f]{8,}", name, re.ASCII) is not None
+
+
 def original_key(object_key: str) -> str:
     """Where a photo is kept as it was sent: private."""
     return f"originals/{object_key}"

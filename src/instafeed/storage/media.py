@@ -43,7 +43,7 @@ async def mark_uploaded(
 ) -> Media | None:
     """The bytes are stored under `object_key`; None if the row is gone, or is another upload's now."""
     record = await connection.fetchrow(
-        "update media set status = 'processing', content_type = $4, size = $5, sha256 = $6"
+        "update media set status = 'processing', content_type = $4, size = $5, sha256 = $6, uploaded_at = now()"
         f" where shard = $1 and id = $2 and object_key = $3 and status = 'pending' returning {_COLUMNS}",
         shard_of(media_id),
         media_id,
@@ -91,10 +91,14 @@ async def get(connection: Connection, media_id: int) -> Media | None:
 
 
 async def with_digest(connection: Connection, account_id: int, sha256: bytes) -> Media | None:
-    """The account's photo with this SHA-256 that did not fail; at best one that can still be posted."""
+    """The account's photo with this SHA-256 that did not fail; at best one that can still be posted, as long as if it had
+    been uploaded now.
+    """
     record = await connection.fetchrow(
-        f"select {_COLUMNS} from media where shard = $1 and account_id = $2 and sha256 = $3"
-        " and status in ('processing', 'ready') order by post_id is not null, id desc limit 1",
+        "update media set uploaded_at = now() where shard = $1 and id = ("
+        "select id from media where shard = $1 and account_id = $2 and sha256 = $3"
+        " and status in ('processing', 'ready') order by post_id is not null, id desc limit 1"
+        f") returning {_COLUMNS}",
         shard_of(account_id),
         account_id,
         sha256,

@@ -1,11 +1,12 @@
-"""Photos' rows as the sweep sees them: of all shards, beside what the bucket lists."""
+"""Photos' and uploads' rows as the sweep sees them: of all shards, beside what the bucket lists."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from asyncpg import Record
 
-from instafeed.ids import shard_of
+from instafeed.ids import lowest_at, shard_of
 from instafeed.models import MediaStatus
 from instafeed.storage.blobs import rendition_hash
 from instafeed.storage.database import Connection
@@ -18,7 +19,7 @@ _COLUMNS = "id, object_key, status, renditions, original_deleted_at is not null 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What should be stored of a photo."""
+    """What should be stored of a photo, or of an upload in parts that will be one."""
 
     id: int
     object_key: str
@@ -39,10 +40,16 @@ def _from_record(record: Record) -> Stored:
 
 
 async def of_keys(connection: Connection, object_keys: Iterable[str]) -> dict[str, Stored]:
-    """The photos with these object keys, by them."""
+    """The photos and open uploads with these object keys, by them.
+
+    In one statement: an upload that is just completed is seen as the one or as the other.
+    """
+    keys = list(object_keys)
     records = await connection.fetch(
-        f"select {_COLUMNS} from media where {_HASH} = any($1::bytea[])",
-        [bytes.fromhex(rendition_hash(key)) for key in object_keys],
+        f"select {_COLUMNS} from media where {_HASH} = any($1::bytea[])"
+        " union all select id, object_key, 'pending', '[]', false from uploads where object_key = any($2::text[])",
+        [bytes.fromhex(rendition_hash(key)) for key in keys],
+        keys,
     )
     return {record["object_key"]: _from_record(record) for record in records}
 
@@ -58,25 +65,28 @@ async def between(connection: Connection, after: str, to: str | None, *, limit: 
     return [_from_record(record) for record in records]
 
 
-async def unposted(connection: Connection, *, after: int, below: int, limit: int) -> list[Stored]:
-    """Photos that have arrived but are no post's, with ids from `after` to `below`, both not included, lowest first."""
+async def unposted(connection: Connection, before: datetime, *, after: int, limit: int) -> list[Stored]:
+    """Photos that arrived `before` then but are no post's, with ids above `after`, lowest first."""
     records = await connection.fetch(
-        f"select {_COLUMNS} from media where post_id is null and status <> 'pending' and id > $1 and id < $2"
-        " order by id limit $3",
+        f"select {_COLUMNS} from media where post_id is null and status <> 'pending' and uploaded_at < $1"
+        " and id > $2 and id < $3 order by id limit $4",
+        before,
         after,
-        below,
+        lowest_at(before.timestamp()),  # what came later has no lower id
         limit,
     )
     return [_from_record(record) for record in records]
 
 
-async def delete_unposted(connection: Connection, photos: Iterable[Stored]) -> list[Stored]:
-    """Forget those of these photos that are still no post's; returns them."""
+async def delete_unposted(connection: Connection, photos: Iterable[Stored], before: datetime) -> list[Stored]:
+    """Forget those of these photos of which that is still true; returns them."""
     by_id = {photo.id: photo for photo in photos}
     records = await connection.fetch(
-        "delete from media where shard = any($1::smallint[]) and id = any($2::bigint[]) and post_id is null returning id",
+        "delete from media where shard = any($1::smallint[]) and id = any($2::bigint[]) and post_id is null"
+        " and uploaded_at < $3 returning id",
         list({shard_of(id_) for id_ in by_id}),
         list(by_id),
+        before,
     )
     return [by_id[record["id"]] for record in records]
 
