@@ -47,7 +47,9 @@ class Finding(StrEnum):
     UPLOAD = "upload_without_row"
     """An open upload in parts: it is aborted."""
     DOUBTFUL = "doubtful_object"
-    """One without a row, as most of those beside it: left alone, for this may be another database's bucket."""
+    """One without a row, or such an upload, as most of those beside it: left alone, for this may be another database's
+    bucket.
+    """
     UNRENDERED = "unrendered_photo"
     """Nobody was going to make its renditions: somebody is now. Without its original it fails."""
     RENDITIONS = "lost_renditions"
@@ -203,10 +205,11 @@ async def _uploads(run: Sweep, after: str) -> str | None:
     old = _by_object_key(_old(run, listed))
     rows = await _rows(run, old)
     gone = [upload.key for object_key, upload in old.items() if object_key not in rows]
-    if not run.dry_run:
-        for key in gone:
-            await blobs.abort_uploads(key)
-    run.note(Finding.UPLOAD, gone)
+    if not _is_doubtful(run, gone, len(old)):
+        if not run.dry_run:
+            for key in gone:
+                await blobs.abort_uploads(key)
+        run.note(Finding.UPLOAD, gone)
     return following
 
 
@@ -282,12 +285,19 @@ async def _rows(run: Sweep, object_keys: Iterable[str]) -> dict[str, Stored]:
 
 async def _delete_objects(run: Sweep, keys: list[str], beside: int) -> None:
     """Delete objects without a row, found among `beside` in all."""
-    if len(keys) > max(_FEW, beside // 2) and not run.all:
-        run.note(Finding.DOUBTFUL, keys)
+    if _is_doubtful(run, keys, beside):
         return
     if not run.dry_run:
         await run.res.blobs.delete(keys)
     run.note(Finding.OBJECT, keys)
+
+
+def _is_doubtful(run: Sweep, keys: list[str], beside: int) -> bool:
+    """Whether so many of `beside` have no row that another database may have theirs."""
+    if run.all or len(keys) <= max(_FEW, beside // 2):
+        return False
+    run.note(Finding.DOUBTFUL, keys)
+    return True
 
 
 _SCANS: dict[str, Scan] = {

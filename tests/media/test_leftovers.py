@@ -375,13 +375,17 @@ async def test_a_bucket_where_most_objects_have_no_row_is_left_alone_unless_told
     quiet: Resources, traces: Traces, later: Later, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leftovers, "_FEW", 3)
+    for _ in range(4):
+        await quiet.blobs.begin_upload(original_key(new_object_key()))
     await store(quiet, *(original_key(new_object_key()) for _ in range(4)))
     later(4 * 3600)
-    assert await some(quiet) == {Finding.DOUBTFUL: 4}
+    assert await some(quiet) == {Finding.DOUBTFUL: 8}
+    assert len(await traces.open_uploads()) == 4
     assert len(await traces.objects()) == 4
     told = Sweep(quiet, all=True)
     await told.whole()
-    assert told.found == {Finding.OBJECT: 4}
+    assert told.found == {Finding.OBJECT: 4, Finding.UPLOAD: 4}
+    assert await traces.open_uploads() == set()
     assert await traces.objects() == {}
 
 
