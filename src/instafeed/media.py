@@ -20,8 +20,7 @@ from instafeed.errors import (
     Unavailable,
 )
 from instafeed.ids import shard_of
-from instafeed.imaging.process import DecoderFailed, Limits, Refused, Rendered
-from instafeed.imaging.process import render as render_files
+from instafeed.imaging.process import DecoderFailed, Limits, Reason, Refused, Rendered
 from instafeed.imaging.sniff import HEAD_BYTES, sniff
 from instafeed.models import Media, MediaStatus, PhotoOfPost, Post, Rendition, Viewer
 from instafeed.resources import Resources
@@ -32,6 +31,9 @@ from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp, note
 
 _DECODER_TRIES = 3
+# A decoder that was ended may have been another photo's victim, or an overloaded machine's; a second one ended by itself.
+_ENDED_TRIES = 2
+_PERHAPS_OURS = {Reason.TOOK_TOO_LONG, Reason.DECODER_CRASHED}
 _FOLDER = "instafeed-render-"
 _LEFT_SECONDS = 600
 
@@ -292,8 +294,10 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
         if not await res.blobs.fetch(original_key(media.object_key), source):
             return await _fail(res, media_id, "The photo is lost.")
         try:
-            rendered = await render_files(source, out, limits=Limits(max_pixels=res.settings.upload_max_pixels))
+            rendered = await res.decoder.render(source, out, limits=Limits(max_pixels=res.settings.upload_max_pixels))
         except Refused as refused:
+            if refused.reason in _PERHAPS_OURS and entry.attempts < _ENDED_TRIES:
+                raise
             return await _fail(res, media_id, refused.reason.sentence)
         except DecoderFailed:
             if entry.attempts < _DECODER_TRIES:

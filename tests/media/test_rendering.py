@@ -4,6 +4,8 @@ import asyncio
 import io
 import itertools
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
@@ -16,7 +18,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from instafeed import media
 from instafeed.errors import Unavailable
-from instafeed.imaging.process import DecoderFailed, render
+from instafeed.imaging.process import Decoder, DecoderFailed
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import media as media_rows
@@ -24,10 +26,11 @@ from instafeed.storage import posts as post_rows
 from instafeed.storage.blobs import original_key, rendition_prefix
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
+from instafeed.work import perform
 from tests.client import Client, eventually
 from tests.conftest import running_api
 from tests.media.traces import Traces, tracing
-from tests.photos import REAL, jpeg
+from tests.photos import REAL, jpeg, slow_jpeg
 from tests.processes import running_worker
 from tests.workers import running_workers
 
@@ -136,19 +139,6 @@ async def test_a_url_that_was_tampered_with_opens_nothing(author: Client) -> Non
 
 
 @pytest.mark.usefixtures("workers")
-async def test_a_post_with_a_photo_that_failed_stays_its_authors_alone(author: Client, http: httpx.AsyncClient) -> None:
-    good, bad = await author.upload(), await author.upload(jpeg()[:200])
-    body = {"caption": "half", "media": [{"id": good["id"]}, {"id": bad["id"]}]}
-    post = await author.call("POST", "/v1/posts", 201, json=body)
-    assert (await author.ready(good["id"]))["status"] == "ready"
-    assert (await author.ready(bad["id"]))["status"] == "failed"
-    seen = await author.call("GET", f"/v1/posts/{post['id']}")
-    assert (seen["published_at"], [item["status"] for item in seen["media"]]) == (None, ["ready", "failed"])
-    stranger = await Client.sign_up(http)
-    await stranger.call("GET", f"/v1/posts/{post['id']}", 404)
-
-
-@pytest.mark.usefixtures("workers")
 async def test_a_deleted_post_takes_its_originals_and_renditions_along(
     author: Client, res: Resources, traces: Traces
 ) -> None:
@@ -235,7 +225,7 @@ async def test_a_photo_that_is_deleted_while_it_is_rendered_leaves_nothing(
         post = await poster.post()
         rendered = asyncio.Event()
 
-        async def render_and_wait(*arguments: Any, **options: Any) -> Any:
+        async def render_and_wait(*arguments: Any, render: Any = Decoder.render, **options: Any) -> Any:
             found = await render(*arguments, **options)
             await poster.call("DELETE", f"/v1/posts/{post['id']}", 204)
 
@@ -246,7 +236,7 @@ async def test_a_photo_that_is_deleted_while_it_is_rendered_leaves_nothing(
             rendered.set()
             return found
 
-        monkeypatch.setattr(media, "render_files", render_and_wait)
+        monkeypatch.setattr(Decoder, "render", render_and_wait)
         async with running_workers(quiet.settings):
             await rendered.wait()
 
@@ -268,6 +258,49 @@ async def test_the_renditions_of_a_worker_that_was_killed_after_the_photo_was_de
     assert await media.render(quiet, entry) == [(Kind.DISCARD, {"key": entry.payload["key"]})]
 
 
+async def test_a_post_with_a_photo_that_failed_stays_its_authors_alone(quiet: Resources, poster: Client) -> None:
+    good, bad = await poster.upload(), await poster.upload(jpeg()[:200])
+    body = {"caption": "half", "media": [{"id": good["id"]}, {"id": bad["id"]}]}
+    post = await poster.call("POST", "/v1/posts", 201, json=body)
+    for entry in await entries(quiet, Kind.RENDER):
+        await media.render(quiet, entry)
+    seen = await poster.call("GET", f"/v1/posts/{post['id']}")
+    assert (seen["published_at"], [item["status"] for item in seen["media"]]) == (None, ["ready", "failed"])
+    stranger = await Client.sign_up(poster.http)
+    await stranger.call("GET", f"/v1/posts/{post['id']}", 404)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_a_photo_that_kills_its_decoder_is_tried_twice_and_delays_no_other(
+    quiet: Resources, poster: Client
+) -> None:
+    deadly = await poster.upload(slow_jpeg())
+    [entry] = await entries(quiet, Kind.RENDER)
+
+    async def killed() -> bool:
+        process = quiet.decoder._process
+        template = process and Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        pids = template.read_text().split() if template else []
+        for pid in pids:
+            os.kill(int(pid), signal.SIGSEGV)
+        return bool(pids)
+
+    for attempt in (1, 2):
+        assert (await poster.call("GET", f"/v1/media/{deadly['id']}"))["status"] == "processing"
+        rendering = asyncio.create_task(perform(quiet, entry.id, Kind.RENDER, media.render))
+        other = await poster.upload(jpeg(seed=attempt))
+        *_, another = await entries(quiet, Kind.RENDER)
+        await perform(quiet, another.id, Kind.RENDER, media.render)
+        assert (await poster.ready(other["id"]))["status"] == "ready"
+        assert not rendering.done()
+        await eventually(killed)
+        await rendering
+    found = await poster.ready(deadly["id"])
+    assert (found["status"], found["failure"]) == ("failed", "The photo cannot be read.")
+    async with quiet.db.acquire() as connection:
+        assert await connection.fetchval("select count(*) from outbox where kind = 'render' and done_at is null") == 0
+
+
 async def test_a_photo_whose_original_is_lost_fails(quiet: Resources, poster: Client) -> None:
     taken = await poster.upload()
     [entry] = await entries(quiet, Kind.RENDER)
@@ -282,7 +315,7 @@ async def test_what_is_the_decoders_fault_is_tried_three_times(
     async def failing(*_: Any, **__: Any) -> Any:
         raise DecoderFailed("The disk is full.")
 
-    monkeypatch.setattr(media, "render_files", failing)
+    monkeypatch.setattr(Decoder, "render", failing)
     taken = await poster.upload()
     [entry] = await entries(quiet, Kind.RENDER)
     for attempt in (1, 2):

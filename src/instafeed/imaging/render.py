@@ -2,9 +2,10 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import BytesIO
+from pathlib import Path
 from typing import Any, TypedDict
 
 import blurhash
@@ -47,6 +48,8 @@ _TURNS = {
 }
 _FIRST_SIDEWAYS = 5
 
+_COLOURS = "PIL.ImageCms"
+
 _Size = tuple[int, int]
 
 
@@ -69,6 +72,14 @@ class Document(TypedDict):
     files: list[File]
 
 
+def preload() -> None:
+    """Imports whatever `render_photo` may need; HEIF's decoder may be missing."""
+    for module, _ in _DECODERS.values():
+        with suppress(ModuleNotFoundError):
+            import_module(module)
+    import_module(_COLOURS)
+
+
 def render_photo(source: str, out: str, max_pixels: int) -> Document:
     """Writes all renditions of the photo `source` into the directory `out`.
 
@@ -80,8 +91,7 @@ def render_photo(source: str, out: str, max_pixels: int) -> Document:
         OSError: `source` cannot be read, or `out` not be written.
     """
     # Read whole, so that a fault of the disk cannot pass for one of the photo.
-    with open(source, "rb") as file:  # noqa: PTH123 -- pathlib would cost every process 8 ms
-        content = file.read()
+    content = Path(source).read_bytes()
     kind = sniff(content[:HEAD_BYTES])
     if kind is None:
         raise Refused(Reason.UNSUPPORTED)
@@ -202,7 +212,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     colours = image if alpha is None else image.convert("RGB")
     if profile:
-        cms = import_module("PIL.ImageCms")
+        cms = import_module(_COLOURS)
         try:
             embedded = cms.ImageCmsProfile(BytesIO(profile))
             colours = cms.profileToProfile(colours, embedded, cms.createProfile("sRGB"), outputMode="RGB")
