@@ -97,6 +97,7 @@ async def receive(
     *,
     size: int | None,
     sha256: bytes | None,
+    camera_facts: bool = False,
     commit: Commit | None = None,
 ) -> Media:
     """Stream a photo into S3 and have its renditions made.
@@ -110,6 +111,7 @@ async def receive(
         body: the bytes, never empty pieces. What it raises when the client goes away passes through.
         size: how many bytes there will be; None if that is not known.
         sha256: what their SHA-256 must be; None to take what comes.
+        camera_facts: keep what the camera wrote of itself and its settings.
         commit: called in the transaction that makes it a photo; may be called several times.
 
     Raises:
@@ -121,7 +123,7 @@ async def receive(
         raise _too_large(max_bytes)
     meter = _Meter(body, max_bytes=max_bytes)
     try:
-        media = await _receive(res, viewer, media_id, meter, size, sha256, commit)
+        media = await _receive(res, viewer, media_id, meter, size, sha256, camera_facts, commit)
     except BaseException as error:
         telemetry.UPLOADS.labels(type(meter.error or error).__name__).inc()
         if meter.error not in (None, error):
@@ -138,6 +140,7 @@ async def _receive(
     meter: _Meter,
     size: int | None,
     sha256: bytes | None,
+    camera_facts: bool,
     commit: Commit | None,
 ) -> Media:
     head, body = await _with_head(aiter(meter))
@@ -147,7 +150,7 @@ async def _receive(
     if format_ is None:
         raise MediaUnsupported("Send a JPEG, PNG, WebP, HEIC, AVIF or GIF.")
     object_key = new_object_key()
-    if (there := await _begin(res, viewer, media_id, object_key)) is not None:
+    if (there := await _begin(res, viewer, media_id, object_key, camera_facts)) is not None:
         return there
 
     async def finish(connection: Connection) -> tuple[int, Media]:
@@ -186,12 +189,12 @@ async def _receive(
     return media
 
 
-async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str) -> Media | None:
+async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str, camera_facts: bool) -> Media | None:
     """Note that bytes are about to arrive; returns the photo if they have arrived before."""
     for _ in range(2):
         async with res.db.acquire() as connection:
             if await media_rows.insert_pending(
-                connection, media_id, account_id=viewer.account_id, object_key=object_key
+                connection, media_id, account_id=viewer.account_id, object_key=object_key, camera_facts=camera_facts
             ):
                 return None
             there = await media_rows.get(connection, media_id)
@@ -312,6 +315,8 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
             width=rendered.width,
             height=rendered.height,
             blurhash=rendered.blurhash,
+            dominant_color=rendered.dominant_color,
+            camera=rendered.camera if media.camera_facts else None,
             renditions=renditions,
         )
         if ready is None:

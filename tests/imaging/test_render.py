@@ -254,6 +254,16 @@ def test_blurhash(render: Renderer, size: tuple[int, int], components: tuple[int
 # Colours and depths
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_the_dominant_colour_is_the_one_of_the_largest_part(render: Renderer, mode: str) -> None:
+    picture = Image.new("RGB", (600, 400), (200, 120, 40)).convert(mode)
+    picture.paste(Image.new(mode, (240, 400)), (0, 0))
+    expected = {"RGB": (200, 120, 40), "RGBA": (200, 120, 40), "L": (135, 135, 135)}[mode]
+    colour = render(encoded(picture, "PNG")).document["dominant_color"]
+    assert len(colour) == 7
+    assert close(bytes.fromhex(colour[1:]), expected, 3)
+
+
 def png(width: int, height: int, depth: int, colour_type: int, row: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG file of the kinds that Pillow does not write; every row the same."""
 
@@ -662,3 +672,68 @@ def test_a_frame_that_outgrows_its_file(render: Renderer) -> None:
     at = content.index(b"\x2c\0\0\0\0")  # the first frame's place and size
     content[at + 5 : at + 9] = b"\xff\xff\xff\xff"
     assert refusal(render, bytes(content), 1_000_000) is Reason.TOO_MANY_PIXELS
+
+
+# What the camera wrote
+
+
+def camera(render: Renderer, base: dict[int, Any], settings: dict[int, Any], kind: str = "JPEG") -> Any:
+    exif = Image.Exif()
+    exif.update(base)
+    exif.get_ifd(0x8769).update(settings)
+    return render(encoded(scene(), kind, exif=exif.tobytes())).document["camera"]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
+def test_facts_of_the_camera(render: Renderer, kind: str) -> None:
+    if kind == "HEIF":
+        with_heif()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    base = {0x010F: "Maker", 0x0110: "Model", 0x013B: "Somebody", 0xC62F: "serial"}
+    settings = {
+        0x829A: 1 / 125,
+        0x829D: 1.8,
+        0x8827: 64,
+        0x920A: 4.25,
+        0xA434: "Lens",
+        0xA431: "serial",
+        0xA435: "serial",
+    }
+    assert camera(render, base, settings, kind) == {
+        "make": "Maker",
+        "model": "Model",
+        "lens": "Lens",
+        "exposure_seconds": 0.008,
+        "f_number": 1.8,
+        "iso": 64,
+        "focal_length_mm": 4.25,
+    }
+
+
+def test_texts_of_the_camera_are_bounded_and_clean(render: Renderer) -> None:
+    found = camera(render, {0x010F: " A\x01\x1b  B\0hidden", 0x0110: "x" * 5000}, {0xA434: "\x07 \n"})
+    assert (found["make"], found["model"], found["lens"]) == ("A B", "x" * 64, None)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e9])
+def test_numbers_that_no_camera_means_are_dropped(render: Renderer, value: float) -> None:
+    settings = {0x829D: value, 0x920A: value}
+    if value > 0:
+        settings[0x829A] = value
+    assert camera(render, {}, settings) is None
+
+
+def test_no_camera(render: Renderer) -> None:
+    assert camera(render, {0x013B: "Somebody"}, {}) is None
+    assert render(encoded(scene(), "GIF")).document["camera"] is None
+
+
+@pytest.mark.parametrize("name", ["iphone_hdr_YES", "DSCN0010", "canon_hdr_NO"])
+def test_facts_of_real_cameras(render: Renderer, name: str) -> None:
+    path = REAL / "cameras" / f"{name}.jpg"
+    if not path.exists():
+        pytest.skip("no photos here")
+    facts = render(path.read_bytes()).document["camera"]
+    assert facts is not None
+    assert all(facts[key] for key in ("make", "model", "exposure_seconds", "f_number", "iso", "focal_length_mm"))

@@ -126,6 +126,50 @@ async def test_odd_photos_come_to_an_end(author: Client, path: Path) -> None:
     assert found["status"] == "ready" or found["failure"]
 
 
+def jpeg_of_a_camera() -> bytes:
+    exif = Image.Exif()
+    exif.update({0x010F: "Maker", 0x0110: "Model 1", 0x013B: "Somebody", 0x0132: "2026:01:02 03:04:05"})
+    exif.get_ifd(0x8769).update(
+        {0x829A: 0.008, 0x829D: 2.8, 0x8827: 400, 0x920A: 4.25, 0xA434: "Lens 1", 0xA431: "S/N 7"}
+    )
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 12.0, 30.0)})
+    out = io.BytesIO()
+    Image.new("RGB", (64, 48), (30, 60, 90)).save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+@pytest.mark.usefixtures("workers")
+async def test_what_the_camera_wrote_is_shown_only_if_that_was_chosen(author: Client, http: httpx.AsyncClient) -> None:
+    data = jpeg_of_a_camera()
+    plain = await author.ready((await author.upload(data))["id"])
+    assert plain["camera"] is None
+    chosen = await author.upload(data, params={"camera_facts": "true"})
+    assert chosen["camera"] is None
+    assert (await author.ready(chosen["id"]))["camera"] == {
+        "make": "Maker",
+        "model": "Model 1",
+        "lens": "Lens 1",
+        "exposure_seconds": 0.008,
+        "f_number": 2.8,
+        "iso": 400,
+        "focal_length_mm": 4.25,
+    }
+    post = await author.call("POST", "/v1/posts", 201, json={"caption": "", "media": [{"id": chosen["id"]}]})
+    await author.published(post["id"])
+    seen = await (await Client.sign_up(http)).call("GET", f"/v1/posts/{post['id']}")
+    assert seen["media"][0]["camera"]["model"] == "Model 1"
+    assert not [word for word in ("Somebody", "2026:01", "S/N 7", "48.0") if word in str(seen)]
+    await author.call("POST", "/v1/media", 422, content=data, params={"camera_facts": "perhaps"})
+
+
+@pytest.mark.usefixtures("workers")
+async def test_the_colour_of_a_photo_is_told(author: Client) -> None:
+    taken = await author.upload(jpeg_of_a_camera())
+    assert taken["dominant_color"] is None
+    colour = (await author.ready(taken["id"]))["dominant_color"]
+    assert [abs(int(colour[at : at + 2], 16) - value) <= 3 for at, value in ((1, 30), (3, 60), (5, 90))] == [True] * 3
+
+
 @pytest.mark.usefixtures("workers")
 async def test_a_url_that_was_tampered_with_opens_nothing(author: Client) -> None:
     found = await author.ready((await author.upload())["id"])

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
 from instafeed import errors, media
@@ -36,6 +36,15 @@ ContentDigest = Annotated[
         " want checked is checked.",
         max_length=1000,
         examples=["sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:"],
+    ),
+]
+
+
+CameraFacts = Annotated[
+    bool,
+    Query(
+        description="Keep what the camera wrote of itself and its settings (never place, time or serial numbers), and show"
+        " it to all who see the photo."
     ),
 ]
 
@@ -102,14 +111,25 @@ def sent_digest(content_digest: str | None) -> bytes | None:
     },
 )
 async def upload_media(
-    request: Request, res: Res, viewer: Uploader, once: OnceOnly, content_digest: ContentDigest = None
+    request: Request,
+    res: Res,
+    viewer: Uploader,
+    once: OnceOnly,
+    content_digest: ContentDigest = None,
+    camera_facts: CameraFacts = False,
 ) -> Response:
     """Stream a photo in. It is `processing` until its renditions are made; a post may have it at once."""
     sha256 = sent_digest(content_digest)
 
     async def make(media_id: int) -> schemas.Media:
         taken = await media.receive(
-            res, viewer, media_id, sent_bytes(request), size=sent_length(request), sha256=sha256
+            res,
+            viewer,
+            media_id,
+            sent_bytes(request),
+            size=sent_length(request),
+            sha256=sha256,
+            camera_facts=camera_facts,
         )
         return present.media(res, taken)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from instafeed.imaging.refusals import Reason, Refused
+from instafeed.models import Camera
 
 __all__ = ["Decoder", "DecoderFailed", "Limits", "Reason", "Refused", "Rendered", "RenderedFile"]
 
@@ -64,6 +65,10 @@ class Rendered:
     has_alpha: bool
     """Something in it is transparent. JPEG renditions then show it on white."""
     blurhash: str
+    dominant_color: str
+    """`#rrggbb`: the colour that most of it has."""
+    camera: Camera | None
+    """What its camera wrote down; None if it wrote nothing."""
     files: tuple[RenderedFile, ...]
     """Each name once as JPEG and once as WebP, in the order 1080, 640, 320, 150."""
 
@@ -244,4 +249,5 @@ def _rendered(document: dict[str, Any], out: Path) -> Rendered:
         files.append(
             RenderedFile(**file, path=path, content_type=_CONTENT_TYPES[path.suffix], bytes=path.stat().st_size)
         )
-    return Rendered(**document, files=tuple(files))
+    camera = document.pop("camera")
+    return Rendered(**document, camera=Camera(**camera) if camera else None, files=tuple(files))

@@ -6,11 +6,12 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import blurhash
 from PIL import ExifTags, Image, ImageFile
 
+from instafeed.imaging.camera import Facts, read_facts
 from instafeed.imaging.refusals import Reason, Refused
 from instafeed.imaging.sniff import HEAD_BYTES, Format, sniff
 
@@ -22,6 +23,7 @@ SQUARE = 150
 # Cheap averaging may shrink a picture to this many times its final size; the rest of the way is Lanczos. On real photos
 # the result is 43 to 52 dB (PSNR) from Lanczos alone, which the encoders' own loss (31 to 36 dB) hides.
 _MARGIN = 1.5
+_FEW_COLOURS = 8
 _HASH_SIDE = 32
 _HASH_COMPONENTS = (4, 3)
 
@@ -69,6 +71,8 @@ class Document(TypedDict):
     height: int
     has_alpha: bool
     blurhash: str
+    dominant_color: str
+    camera: Facts | None
     files: list[File]
 
 
@@ -97,8 +101,8 @@ def render_photo(source: str, out: str, max_pixels: int) -> Document:
         raise Refused(Reason.UNSUPPORTED)
     try:
         with _refusing(), warnings.catch_warnings(action="ignore"):
-            size, master = _decode(kind, BytesIO(content), max_pixels)
-        return _write(size, master, out)
+            size, master, camera = _decode(kind, BytesIO(content), max_pixels)
+        return _write(size, master, camera, out)
     except MemoryError:
         raise Refused(Reason.TOO_MUCH_MEMORY) from None
 
@@ -116,8 +120,10 @@ def _refusing() -> Iterator[None]:
         raise Refused(Reason.DAMAGED) from None
 
 
-def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.Image]:
-    """The photo's upright size, and the photo upright in sRGB (RGB or RGBA), as large as the renditions need it."""
+def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.Image, Facts | None]:
+    """The photo's upright size, the photo upright in sRGB (RGB or RGBA), as large as the renditions need it, and what its
+    camera wrote.
+    """
     # Pillow itself refuses what is above twice this, also where it allocates before the size can be seen here.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     image = _open(kind, file)
@@ -127,7 +133,8 @@ def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.
     if draft is None:
         # Only now it is certain how large a HEIF picture is.
         size = _bounded(image.size, max_pixels)
-    profile, orientation = image.info.get("icc_profile"), _orientation(kind, image)
+    exif = _exif(image)
+    profile, orientation = image.info.get("icc_profile"), _orientation(kind, exif)
     # Turned and converted when it is small: the same picture for a twelfth of the work.
     master = _resized(_eight_bit(image), _master_size(size), draft and draft[1])
     if orientation in _TURNS:
@@ -137,7 +144,7 @@ def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.
     master = _to_srgb(master, profile)
     # The encoders would write some of it: the JPEG comment, for one.
     master.info = {}
-    return size, master
+    return size, master, read_facts(exif)
 
 
 def _open(kind: Format, file: BytesIO) -> ImageFile.ImageFile:
@@ -177,21 +184,27 @@ def _resized(image: Image.Image, size: _Size, box: tuple[float, float, float, fl
     return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=_MARGIN)
 
 
-def _orientation(kind: Format, image: Image.Image) -> int:
+def _exif(image: Image.Image) -> Image.Exif:
+    """Empty where it is unreadable: that does not make the picture unusable."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        exif.get(ExifTags.Base.Orientation)
+    except Exception:
+        return Image.Exif()
+    return exif
+
+
+def _orientation(kind: Format, exif: Image.Exif) -> int:
     """The EXIF orientation, 1 to 8, that still has to be undone.
 
     Only EXIF counts, as in browsers; XMP's copy does not. In HEIF and AVIF not even EXIF does: the container says how
     to turn the picture (ISO/IEC 23000-22, 7.3.10.1). The HEIF decoder has done so already; Pillow's AVIF decoder leaves
     it to us, and puts what the container says in the place of EXIF's orientation.
     """
-    exif = Image.Exif()
-    if kind is Format.HEIF or "exif" not in image.info:
+    if kind is Format.HEIF:
         return 1
-    try:
-        exif.load(image.info["exif"])
-        orientation = exif.get(ExifTags.Base.Orientation)
-    except Exception:  # unreadable metadata do not make the picture unusable
-        return 1
+    orientation = exif.get(ExifTags.Base.Orientation)
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
 
 
@@ -224,7 +237,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return colours
 
 
-def _write(size: _Size, master: Image.Image, out: str) -> Document:
+def _write(size: _Size, master: Image.Image, camera: Facts | None, out: str) -> Document:
     files: list[File] = []
     stems: dict[_Size, str] = {}
     pictures = _renditions(size, master)
@@ -243,6 +256,8 @@ def _write(size: _Size, master: Image.Image, out: str) -> Document:
         height=size[1],
         has_alpha=master.mode == "RGBA",
         blurhash=_blurhash(pictures[str(BOUNDS[-1])]),
+        dominant_color=_dominant_color(pictures[str(SQUARE)]),
+        camera=camera,
         files=files,
     )
 
@@ -270,6 +285,14 @@ def _flat(image: Image.Image) -> Image.Image:
     paper = Image.new("RGB", image.size, "white")
     paper.paste(image, mask=image)
     return paper
+
+
+def _dominant_color(image: Image.Image) -> str:
+    """The commonest of the few colours that the picture is reduced to, as `#rrggbb`."""
+    few = _flat(image).quantize(_FEW_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    _, commonest = max(cast("list[tuple[int, int]]", few.getcolors()))
+    red, green, blue = cast("list[int]", few.getpalette())[3 * commonest :][:3]
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _blurhash(image: Image.Image) -> str:
