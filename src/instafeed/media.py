@@ -20,7 +20,7 @@ from instafeed.errors import (
     Unavailable,
 )
 from instafeed.ids import shard_of
-from instafeed.imaging.process import DecoderFailed, Limits, Reason, Refused, Rendered
+from instafeed.imaging.process import DecoderFailed, Encodings, Limits, Reason, Refused, Rendered
 from instafeed.imaging.sniff import HEAD_BYTES, sniff
 from instafeed.models import Media, MediaStatus, PhotoOfPost, Post, Rendition, Viewer
 from instafeed.resources import Resources
@@ -297,7 +297,8 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
         if not await res.blobs.fetch(original_key(media.object_key), source):
             return await _fail(res, media_id, "The photo is lost.")
         try:
-            rendered = await res.decoder.render(source, out, limits=Limits(max_pixels=res.settings.upload_max_pixels))
+            limits = Limits(max_pixels=res.settings.upload_max_pixels)
+            rendered = await res.decoder.render(source, out, limits=limits, encodings=_encodings(res))
         except Refused as refused:
             if refused.reason in _PERHAPS_OURS and entry.attempts < _ENDED_TRIES:
                 raise
@@ -327,6 +328,11 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
     if fan_out is not None:
         await res.queue.ring(Kind.FAN_OUT, fan_out)
     return _deleted(entry) if gone else []
+
+
+def _encodings(res: Resources) -> Encodings:
+    settings = res.settings
+    return Encodings(settings.jpeg_quality, settings.webp_quality, avif=settings.avif_renditions == "on")
 
 
 @contextlib.contextmanager

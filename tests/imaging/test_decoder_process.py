@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from instafeed.imaging import process
-from instafeed.imaging.process import Decoder, DecoderFailed, Limits, Reason, Refused, Rendered
+from instafeed.imaging.process import Decoder, DecoderFailed, Encodings, Limits, Reason, Refused, Rendered
 from tests.photos import REAL, slow_jpeg
 
 LIMITS = Limits()
@@ -131,7 +131,7 @@ def decoding(decoder: Decoder) -> set[int]:
 
 async def hanging(decoder: Decoder, endless: Endless, out: Path) -> tuple[asyncio.Task[Rendered], int]:
     """A decoder that waits, and its pid."""
-    task = asyncio.create_task(decoder.render(endless.path, out, limits=LIMITS))
+    task = asyncio.create_task(decoder.render(endless.path, out, limits=LIMITS, encodings=Encodings()))
     await endless.opened()
     (pid,) = decoding(decoder)
     return task, pid
@@ -139,7 +139,7 @@ async def hanging(decoder: Decoder, endless: Endless, out: Path) -> tuple[asynci
 
 async def refused(decoder: Decoder, source: Path, out: Path, limits: Limits = LIMITS) -> Reason:
     with pytest.raises(Refused) as caught:
-        await decoder.render(source, out, limits=limits)
+        await decoder.render(source, out, limits=limits, encodings=Encodings())
     return caught.value.reason
 
 
@@ -149,7 +149,7 @@ async def refused(decoder: Decoder, source: Path, out: Path, limits: Limits = LI
 async def test_files(decoder: Decoder, tmp_path: Path, out: Path) -> None:
     source = tmp_path / "photo"
     Image.linear_gradient("L").convert("RGB").resize((900, 1200)).save(source, "JPEG")
-    rendered = await decoder.render(source, out, limits=LIMITS)
+    rendered = await decoder.render(source, out, limits=LIMITS, encodings=Encodings())
     assert (rendered.width, rendered.height, rendered.has_alpha) == (900, 1200, False)
     assert 6 <= len(rendered.blurhash) <= 32
     found = [(file.name, file.width, file.height, file.content_type) for file in rendered.files]
@@ -166,7 +166,7 @@ async def test_files(decoder: Decoder, tmp_path: Path, out: Path) -> None:
 
 
 async def test_small_photos_share_files(decoder: Decoder, tiny: Path, out: Path) -> None:
-    rendered = await decoder.render(tiny, out, limits=LIMITS)
+    rendered = await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
     paths = {(file.name, file.content_type): file.path for file in rendered.files}
     assert len(paths) == 8
     assert paths["1080", "image/webp"] == paths["640", "image/webp"] == paths["320", "image/webp"]
@@ -177,7 +177,7 @@ async def test_small_photos_share_files(decoder: Decoder, tiny: Path, out: Path)
 @pytest.mark.parametrize("path", sorted((REAL / "odd").glob("*")), ids=lambda path: path.name)
 async def test_odd_photos_are_rendered_or_refused(decoder: Decoder, path: Path, out: Path) -> None:
     try:
-        rendered = await decoder.render(path, out, limits=LIMITS)
+        rendered = await decoder.render(path, out, limits=LIMITS, encodings=Encodings())
     except Refused:
         return
     assert len(rendered.files) == 8
@@ -195,7 +195,7 @@ async def test_whatever_is_done_to_a_file(decoder: Decoder, kind: str, tmp_path:
             content[chance.randrange(len(content) // chance.choice((1, 10)))] = chance.randrange(256)
         source.write_bytes(content)
         try:
-            await decoder.render(source, out, limits=LIMITS)
+            await decoder.render(source, out, limits=LIMITS, encodings=Encodings())
         except Refused as refusal:
             assert refusal.reason in {Reason.DAMAGED, Reason.UNSUPPORTED, Reason.TOO_MANY_PIXELS}  # noqa: PT017
 
@@ -218,7 +218,7 @@ async def test_no_photo(decoder: Decoder, tmp_path: Path, out: Path) -> None:
 
 async def test_too_many_pixels(decoder: Decoder, tiny: Path, out: Path) -> None:
     assert await refused(decoder, tiny, out, Limits(max_pixels=64 * 48 - 1)) is Reason.TOO_MANY_PIXELS
-    assert (await decoder.render(tiny, out, limits=Limits(max_pixels=64 * 48))).width == 64
+    assert (await decoder.render(tiny, out, limits=Limits(max_pixels=64 * 48), encodings=Encodings())).width == 64
 
 
 async def test_too_many_pixels_is_said_before_memory_runs_out(decoder: Decoder, tmp_path: Path, out: Path) -> None:
@@ -270,9 +270,9 @@ async def test_a_missing_file_is_our_fault(
     nowhere = tmp_path / "secret" / "place"
     with pytest.raises(DecoderFailed, match="No such file or directory") as caught:
         await (
-            decoder.render(nowhere, out, limits=LIMITS)
+            decoder.render(nowhere, out, limits=LIMITS, encodings=Encodings())
             if missing == "source"
-            else decoder.render(tiny, nowhere, limits=LIMITS)
+            else decoder.render(tiny, nowhere, limits=LIMITS, encodings=Encodings())
         )
     assert "secret" not in str(caught.value)
 
@@ -280,7 +280,7 @@ async def test_a_missing_file_is_our_fault(
 async def test_a_full_disk_is_our_fault(decoder: Decoder, tiny: Path, out: Path) -> None:
     (out / "1080.jpg").symlink_to("/dev/full")
     with pytest.raises(DecoderFailed, match="No space left on device"):
-        await decoder.render(tiny, out, limits=LIMITS)
+        await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ async def test_a_broken_installation_is_our_fault(
     decoder = broken(code)
     for _ in range(2):
         with pytest.raises(DecoderFailed, match=cause):
-            await decoder.render(tiny, out, limits=LIMITS)
+            await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
 
 
 NOISY = """
@@ -318,7 +318,7 @@ template.main()
 
 
 async def test_what_decoders_print_is_dropped(broken: Callable[[str], Decoder], tiny: Path, out: Path) -> None:
-    assert (await broken(NOISY).render(tiny, out, limits=LIMITS)).width == 64
+    assert (await broken(NOISY).render(tiny, out, limits=LIMITS, encodings=Encodings())).width == 64
 
 
 async def test_a_template_that_dies_is_started_anew(
@@ -332,14 +332,14 @@ async def test_a_template_that_dies_is_started_anew(
         await task
     assert caught.value.reason is Reason.DECODER_CRASHED
     await gone(pid)
-    assert (await decoder.render(tiny, out, limits=LIMITS)).width == 64
+    assert (await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())).width == 64
     assert template_of(decoder) != template
 
 
 async def test_nothing_goes_from_one_photo_to_the_next(
     decoder: Decoder, endless: Endless, tiny: Path, out: Path
 ) -> None:
-    await decoder.render(tiny, out, limits=LIMITS)
+    await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
     template = template_of(decoder)
     descriptors = Path(f"/proc/{template}/fd")
     before = len(list(descriptors.iterdir()))
@@ -350,7 +350,7 @@ async def test_nothing_goes_from_one_photo_to_the_next(
         os.kill(pid, signal.SIGSEGV)
         with pytest.raises(Refused):
             await task
-        await decoder.render(tiny, out, limits=LIMITS)
+        await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
     assert len(pids) == 3
     assert template_of(decoder) == template
     assert len(list(descriptors.iterdir())) == before
@@ -398,9 +398,9 @@ async def test_cancelled(decoder: Decoder, endless: Endless, out: Path) -> None:
 
 
 async def test_cancelled_at_any_moment(decoder: Decoder, tiny: Path, out: Path) -> None:
-    await decoder.render(tiny, out, limits=LIMITS)
+    await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
     for delay in range(20):
-        task = asyncio.create_task(decoder.render(tiny, out, limits=LIMITS))
+        task = asyncio.create_task(decoder.render(tiny, out, limits=LIMITS, encodings=Encodings()))
         await asyncio.sleep(delay / 1000)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -411,11 +411,11 @@ async def test_cancelled_at_any_moment_of_the_start(broken: Callable[[str], Deco
     before = children()
     decoder = broken(process._START)
     for delay in range(0, 160, 16):
-        task = asyncio.create_task(decoder.render(tiny, out, limits=LIMITS))
+        task = asyncio.create_task(decoder.render(tiny, out, limits=LIMITS, encodings=Encodings()))
         await asyncio.sleep(delay / 1000)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert (await decoder.render(tiny, out, limits=LIMITS)).width == 64
+    assert (await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())).width == 64
     await decoder.close()
     async with asyncio.timeout(10):
         while children() - before:  # noqa: ASYNC110 -- no event comes from another process
@@ -444,15 +444,17 @@ async def test_many_at_once(decoder: Decoder, tiny: Path, tmp_path: Path) -> Non
         path.mkdir()
         return path
 
-    rendered = await asyncio.gather(*(decoder.render(tiny, directory(number), limits=LIMITS) for number in range(6)))
+    rendered = await asyncio.gather(
+        *(decoder.render(tiny, directory(number), limits=LIMITS, encodings=Encodings()) for number in range(6))
+    )
     assert len({one.blurhash for one in rendered}) == 1
 
 
 WORKER = """
 import asyncio, sys
 from pathlib import Path
-from instafeed.imaging.process import Decoder, Limits
-asyncio.run(Decoder().render(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits()))
+from instafeed.imaging.process import Decoder, Encodings, Limits
+asyncio.run(Decoder().render(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits(), encodings=Encodings()))
 """
 
 
@@ -474,7 +476,7 @@ def test_event_loops(run: str, endless: Endless, tiny: Path, out: Path) -> None:
     )
     decoder = Decoder()
     with asyncio.Runner(loop_factory=loop) as runner:
-        assert runner.run(decoder.render(tiny, out, limits=LIMITS)).width == 64
+        assert runner.run(decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())).width == 64
         tiny.write_bytes(b"\xff\xd8\xff broken")
         assert runner.run(refused(decoder, tiny, out)) is Reason.DAMAGED
         assert runner.run(refused(decoder, endless.path, out, Limits(wall_seconds=0.01))) is Reason.TOOK_TOO_LONG

@@ -239,7 +239,7 @@ class Rendition(_Response):
     width: int = Field(examples=[640])
     height: int = Field(examples=[480])
     content_type: str = Field(examples=["image/jpeg"])
-    """`image/jpeg` or `image/webp`. New types may come."""
+    """`image/jpeg`, `image/webp`, or where the server makes it, `image/avif`. New types may come."""
     bytes: int = Field(examples=[81234])
 
 

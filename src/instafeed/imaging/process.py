@@ -15,12 +15,12 @@ from typing import Any
 from instafeed.imaging.refusals import Reason, Refused
 from instafeed.models import Camera
 
-__all__ = ["Decoder", "DecoderFailed", "Limits", "Reason", "Refused", "Rendered", "RenderedFile"]
+__all__ = ["Decoder", "DecoderFailed", "Encodings", "Limits", "Reason", "Refused", "Rendered", "RenderedFile"]
 
 _MIB = 1 << 20
 _ANSWER_BYTES = 16 * 1024
 _READY = b"\0"
-_CONTENT_TYPES = {".jpg": "image/jpeg", ".webp": "image/webp"}
+_CONTENT_TYPES = {".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"}
 
 # Without `site` and the user's environment the interpreter starts in half the time; the path is handed over instead.
 _START = "import sys; sys.path += sys.argv.pop(1).split(':'); from instafeed.imaging import template; template.main()"
@@ -41,6 +41,18 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Encodings:
+    """How renditions are written."""
+
+    jpeg_quality: int = 90
+    """1 to 100, as libjpeg counts it."""
+    webp_quality: int = 80
+    """1 to 100, as libwebp counts it."""
+    avif: bool = False
+    """In AVIF too."""
+
+
+@dataclass(frozen=True)
 class RenderedFile:
     """One rendition in one encoding."""
 
@@ -51,7 +63,7 @@ class RenderedFile:
     width: int
     height: int
     content_type: str
-    """`image/jpeg` or `image/webp`."""
+    """`image/jpeg`, `image/webp` or `image/avif`."""
     bytes: int
     """Size of the file."""
 
@@ -70,7 +82,7 @@ class Rendered:
     camera: Camera | None
     """What its camera wrote down; None if it wrote nothing."""
     files: tuple[RenderedFile, ...]
-    """Each name once as JPEG and once as WebP, in the order 1080, 640, 320, 150."""
+    """Each name once in each encoding, in the order 1080, 640, 320, 150."""
 
 
 class DecoderFailed(Exception):
@@ -90,7 +102,7 @@ class Decoder:
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
 
-    async def render(self, source: Path, out: Path, *, limits: Limits) -> Rendered:
+    async def render(self, source: Path, out: Path, *, limits: Limits, encodings: Encodings) -> Rendered:
         """Makes all renditions of a photo.
 
         However it ends, also when it is cancelled, the photo's process is gone.
@@ -99,6 +111,7 @@ class Decoder:
             source: the photo as it was sent. Its name means nothing.
             out: an existing directory for the renditions. The caller removes it, whatever the outcome.
             limits: what the photo may cost.
+            encodings: how the renditions are written.
 
         Raises:
             Refused: the photo cannot be used. Of `took-too-long` and `decoder-crashed` the machine may be the cause, if
@@ -106,7 +119,7 @@ class Decoder:
             DecoderFailed: the cause is ours; another try may succeed.
             OSError: no process can be started.
         """
-        request = {"source": str(source), "out": str(out), **asdict(limits)}
+        request = {"source": str(source), "out": str(out), "encodings": asdict(encodings), **asdict(limits)}
         photo = await self._submit(json.dumps(request).encode())
         try:
             async with asyncio.timeout(limits.wall_seconds):

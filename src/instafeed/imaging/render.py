@@ -23,7 +23,9 @@ SQUARE = 150
 # Cheap averaging may shrink a picture to this many times its final size; the rest of the way is Lanczos. On real photos
 # the result is 43 to 52 dB (PSNR) from Lanczos alone, which the encoders' own loss (31 to 36 dB) hides.
 _MARGIN = 1.5
-_FEW_COLOURS = 8
+_FEW_COLOURS, _COLOUR_STEP = 8, 3
+# As far from the picture as WebP at 80 (docs/renditions.md). Speed 6 would take four times as long for 9 % less.
+_AVIF_QUALITY, _AVIF_SPEED = 60, 8
 _HASH_SIDE = 32
 _HASH_COMPONENTS = (4, 3)
 
@@ -64,6 +66,14 @@ class File(TypedDict):
     height: int
 
 
+class Encodings(TypedDict):
+    """How renditions are written: `process.Encodings`."""
+
+    jpeg_quality: int
+    webp_quality: int
+    avif: bool
+
+
 class Document(TypedDict):
     """What `render_photo` made. `width` and `height` are the photo's own, upright."""
 
@@ -84,7 +94,7 @@ def preload() -> None:
     import_module(_COLOURS)
 
 
-def render_photo(source: str, out: str, max_pixels: int) -> Document:
+def render_photo(source: str, out: str, max_pixels: int, encodings: Encodings) -> Document:
     """Writes all renditions of the photo `source` into the directory `out`.
 
     The photo is decoded once. Each rendition is upright, in sRGB, no larger than the photo, and carries nothing but
@@ -102,7 +112,7 @@ def render_photo(source: str, out: str, max_pixels: int) -> Document:
     try:
         with _refusing(), warnings.catch_warnings(action="ignore"):
             size, master, camera = _decode(kind, BytesIO(content), max_pixels)
-        return _write(size, master, camera, out)
+        return _write(size, master, camera, out, encodings)
     except MemoryError:
         raise Refused(Reason.TOO_MUCH_MEMORY) from None
 
@@ -237,19 +247,18 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return colours
 
 
-def _write(size: _Size, master: Image.Image, camera: Facts | None, out: str) -> Document:
+def _write(size: _Size, master: Image.Image, camera: Facts | None, out: str, encodings: Encodings) -> Document:
     files: list[File] = []
     stems: dict[_Size, str] = {}
     pictures = _renditions(size, master)
+    suffixes = ("jpg", "webp", "avif") if encodings["avif"] else ("jpg", "webp")
     for name, picture in pictures.items():
         # Two renditions have the same size only where both are the whole photo.
         stem = stems.setdefault(picture.size, name)
         if stem == name:
-            _flat(picture).save(f"{out}/{stem}.jpg", quality=82, progressive=True, optimize=True, subsampling="4:2:0")
-            picture.save(f"{out}/{stem}.webp", quality=80, method=2)
+            _save(picture, f"{out}/{stem}", encodings)
         files += [
-            File(name=name, file=f"{stem}.{suffix}", width=picture.width, height=picture.height)
-            for suffix in ("jpg", "webp")
+            File(name=name, file=f"{stem}.{suffix}", width=picture.width, height=picture.height) for suffix in suffixes
         ]
     return Document(
         width=size[0],
@@ -260,6 +269,14 @@ def _write(size: _Size, master: Image.Image, camera: Facts | None, out: str) -> 
         camera=camera,
         files=files,
     )
+
+
+def _save(picture: Image.Image, stem: str, encodings: Encodings) -> None:
+    flat = _flat(picture)
+    flat.save(f"{stem}.jpg", quality=encodings["jpeg_quality"], progressive=True, optimize=True, subsampling="4:2:0")
+    picture.save(f"{stem}.webp", quality=encodings["webp_quality"], method=2)
+    if encodings["avif"]:
+        picture.save(f"{stem}.avif", quality=_AVIF_QUALITY, speed=_AVIF_SPEED, max_threads=1)
 
 
 def _renditions(size: _Size, master: Image.Image) -> dict[str, Image.Image]:
@@ -289,7 +306,7 @@ def _flat(image: Image.Image) -> Image.Image:
 
 def _dominant_color(image: Image.Image) -> str:
     """The commonest of the few colours that the picture is reduced to, as `#rrggbb`."""
-    few = _flat(image).quantize(_FEW_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few = _flat(image).reduce(_COLOUR_STEP).quantize(_FEW_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     _, commonest = max(cast("list[tuple[int, int]]", few.getcolors()))
     red, green, blue = cast("list[int]", few.getpalette())[3 * commonest :][:3]
     return f"#{red:02x}{green:02x}{blue:02x}"

@@ -146,7 +146,7 @@ def _decode(photo: socket.socket, request: bytes, template: int) -> None:
     answer: dict[str, object]
     try:
         _limit(memory_bytes=wanted["memory_bytes"], cpu_seconds=wanted["cpu_seconds"])
-        answer = {"rendered": render_photo(wanted["source"], wanted["out"], wanted["max_pixels"])}
+        answer = {"rendered": render_photo(wanted["source"], wanted["out"], wanted["max_pixels"], wanted["encodings"])}
     except Refused as refusal:
         answer = {"refused": refusal.reason.value}
     except MemoryError:
