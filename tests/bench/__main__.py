@@ -1,4 +1,4 @@
-"""All benches of the feed engine: `python -m tests.bench`.
+"""All benches of the feed engine and of photos: `python -m tests.bench`.
 
 Prints one table of what was measured, against what, and with which target; writes it to `tests/bench/results/`. With
 `--picture` it draws the curves of growth into `docs/feed-growth.svg`. Needs redis-cli and wrk, and for the comparison with
@@ -15,7 +15,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import delay, django_join, event_streams, fan_out, feed_read, growth, history, picture
+from tests.bench import delay, django_join, event_streams, fan_out, feed_read, growth, history, photos, picture
 from tests.bench.common import Bench, Options, Row, add_options, options_of, progress, show_rows
 
 BENCHES: dict[str, Bench] = {
@@ -26,6 +26,7 @@ BENCHES: dict[str, Bench] = {
     "django_join": django_join.bench,
     "growth": growth.bench,
     "event_streams": event_streams.bench,
+    "photos": photos.bench,
 }
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[2] / "docs" / "feed-growth.svg"
