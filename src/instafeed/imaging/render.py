@@ -26,7 +26,7 @@ _MARGIN = 1.5
 _FEW_COLOURS, _COLOUR_STEP = 8, 3
 # As far from the picture as WebP at 80 (docs/renditions.md). Speed 6 would take four times as long for 9 % less.
 _AVIF_QUALITY, _AVIF_SPEED = 60, 8
-_HASH_SIDE = 32
+_HASH_SIDE = 20
 _HASH_COMPONENTS = (4, 3)
 
 # Module and class for each format. Opening by class tries (and imports) no other decoder, and takes of a JPEG file with
