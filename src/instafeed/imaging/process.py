@@ -7,6 +7,7 @@ import importlib.util
 import json
 import signal
 import socket
+import stat
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -241,26 +242,28 @@ def _result(said: bytes, out: Path) -> Rendered:
     if status < 0:
         raise Refused(Reason.DECODER_CRASHED)
     try:
-        document = json.loads(answer)
-    except ValueError:
-        document = None
-    match document:
-        case {"rendered": dict(rendered)}:
-            return _rendered(rendered, out)
-        case {"refused": str(reason)}:
-            raise Refused(Reason(reason))
-        case {"failed": str(cause)}:
-            raise DecoderFailed(cause)
-        case _:
-            raise DecoderFailed("It does not say what it has done.")
+        match json.loads(answer):
+            case {"rendered": dict(rendered)}:
+                return _rendered(rendered, out)
+            case {"refused": str(reason)}:
+                refusal = Reason(reason)
+            case {"failed": str(cause)}:
+                raise DecoderFailed(cause)
+            case _:
+                raise ValueError
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
+        raise DecoderFailed("It does not say what it has done.") from None
+    raise Refused(refusal)
 
 
 def _rendered(document: dict[str, Any], out: Path) -> Rendered:
     files = []
     for file in document.pop("files"):
         path = out / file.pop("file")
-        files.append(
-            RenderedFile(**file, path=path, content_type=_CONTENT_TYPES[path.suffix], bytes=path.stat().st_size)
-        )
+        # A photo may have taken its decoder over: what it names is published.
+        found = path.lstat()
+        if path.parent != out or not stat.S_ISREG(found.st_mode):
+            raise ValueError
+        files.append(RenderedFile(**file, path=path, content_type=_CONTENT_TYPES[path.suffix], bytes=found.st_size))
     camera = document.pop("camera")
     return Rendered(**document, camera=Camera(**camera) if camera else None, files=tuple(files))

@@ -16,7 +16,9 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 
+from instafeed.imaging.confine import confine
 from instafeed.imaging.refusals import Reason, Refused
 from instafeed.imaging.render import preload, render_photo
 
@@ -25,15 +27,15 @@ _REQUEST_BYTES = 64 * 1024
 _ANSWER = 3
 """The decoder's only descriptor beside the standard ones."""
 _PR_SET_PDEATHSIG = 1
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
 
 
 def main() -> None:
     """Forks decoders until the other side is gone."""
+    # Who stops the worker may tell its whole group; the photo at hand is the worker's to finish or to give up.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
     preload()
     gc.freeze()  # its pages stay shared with all decoders
-    _leave_the_network()
     control = socket.socket(fileno=os.dup(0))
     control.send(b"\0")
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -41,12 +43,6 @@ def main() -> None:
         os.dup2(nowhere, standard)
     os.close(nowhere)
     _Template(control).serve()
-
-
-def _leave_the_network() -> None:
-    """Where the kernel lets us. A container's profile may not: then the network is as far as it was."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
 
 
 class _Template:
@@ -70,7 +66,7 @@ class _Template:
             while True:
                 for key, _ in self._selector.select():
                     key.data()
-        except EOFError:
+        except (EOFError, ConnectionError):
             for pid in self._photos:
                 _kill(pid)
 
@@ -87,7 +83,7 @@ class _Template:
         try:
             pid = os.fork()
         except OSError as error:
-            with photo:
+            with photo, contextlib.suppress(OSError):
                 photo.send(json.dumps({"failed": _cause(error)}).encode() + b"\n0")
             return
         if pid == 0:
@@ -146,6 +142,7 @@ def _decode(photo: socket.socket, request: bytes, template: int) -> None:
     answer: dict[str, object]
     try:
         _limit(memory_bytes=wanted["memory_bytes"], cpu_seconds=wanted["cpu_seconds"])
+        confine(wanted["source"], wanted["out"])
         answer = {"rendered": render_photo(wanted["source"], wanted["out"], wanted["max_pixels"], wanted["encodings"])}
     except Refused as refusal:
         answer = {"refused": refusal.reason.value}
@@ -173,6 +170,8 @@ def _limit(*, memory_bytes: int, cpu_seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        # Where memory runs out for all, this process goes, and neither the template nor the worker.
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _cause(error: Exception) -> str:
