@@ -25,13 +25,15 @@ from instafeed.imaging.sniff import HEAD_BYTES, sniff
 from instafeed.models import Media, MediaStatus, PhotoOfPost, Post, Rendition, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import media as media_rows
+from instafeed.storage import outbox
 from instafeed.storage.blobs import new_object_key, original_key, rendition_prefix
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp, note
 
 _DECODER_TRIES = 3
-# A decoder that was ended may have been another photo's victim, or an overloaded machine's; a second one ended by itself.
+# A decoder that was ended, or a worker, may have been another photo's victim, or an overloaded machine's; a second one was
+# this photo's.
 _ENDED_TRIES = 2
 _PERHAPS_OURS = {Reason.TOOK_TOO_LONG, Reason.DECODER_CRASHED}
 _FOLDER = "instafeed-render-"
@@ -244,7 +246,13 @@ async def discard(res: Resources, entry: Entry) -> list[FollowUp]:
 
 
 async def post(
-    res: Resources, viewer: Viewer, post_id: int, body: AsyncIterator[bytes], *, texts: Callable[[], tuple[str, str]]
+    res: Resources,
+    viewer: Viewer,
+    post_id: int,
+    body: AsyncIterator[bytes],
+    *,
+    texts: Callable[[], tuple[str, str]],
+    camera_facts: bool = False,
 ) -> Post:
     """Stream a photo in and post it: both, or neither.
 
@@ -254,6 +262,7 @@ async def post(
         post_id: the id to give both; where they are there already, they are found again.
         body: the photo's bytes, as for `receive`.
         texts: gives caption and alternative text, and is asked when `body` has ended.
+        camera_facts: as for `receive`.
 
     Raises:
         MediaTooLarge, MediaUnsupported, MediaIncomplete: the photo is not taken.
@@ -265,7 +274,7 @@ async def post(
         photos = [PhotoOfPost(post_id, alt_text)]
         await posts.add(res, connection, viewer, post_id, caption=caption, photos=photos)
 
-    await receive(res, viewer, post_id, body, size=None, sha256=None, commit=commit)
+    await receive(res, viewer, post_id, body, size=None, sha256=None, camera_facts=camera_facts, commit=commit)
     return await posts.get(res, viewer, post_id)
 
 
@@ -283,7 +292,10 @@ async def get(res: Resources, viewer: Viewer, media_id: int) -> Media:
 
 
 async def render(res: Resources, entry: Entry) -> list[FollowUp]:
-    """Job: make a photo's renditions; then publish its post if that was all it waited for."""
+    """Job: make a photo's renditions; then publish its post if that was all it waited for.
+
+    The entry's position is how many tries have ended a decoder or a worker.
+    """
     media_id: int = entry.payload["media"]
     async with res.db.acquire() as connection:
         media = await media_rows.get(connection, media_id)
@@ -297,10 +309,9 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
         if not await res.blobs.fetch(original_key(media.object_key), source):
             return await _fail(res, media_id, "The photo is lost.")
         try:
-            limits = Limits(max_pixels=res.settings.upload_max_pixels)
-            rendered = await res.decoder.render(source, out, limits=limits, encodings=_encodings(res))
+            rendered = await _decode(res, entry, source, out)
         except Refused as refused:
-            if refused.reason in _PERHAPS_OURS and entry.attempts < _ENDED_TRIES:
+            if refused.reason in _PERHAPS_OURS and entry.position + 1 < _ENDED_TRIES:
                 raise
             return await _fail(res, media_id, refused.reason.sentence)
         except DecoderFailed:
@@ -330,9 +341,29 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
     return _deleted(entry) if gone else []
 
 
-def _encodings(res: Resources) -> Encodings:
+async def _decode(res: Resources, entry: Entry, source: Path, out: Path) -> Rendered:
+    """Make the renditions; a try counts from its beginning on unless it turns out to have ended nothing."""
+    if entry.position >= _ENDED_TRIES:
+        raise Refused(Reason.DECODER_CRASHED)
     settings = res.settings
-    return Encodings(settings.jpeg_quality, settings.webp_quality, avif=settings.avif_renditions == "on")
+    limits = Limits(max_pixels=settings.upload_max_pixels)
+    encodings = Encodings(settings.jpeg_quality, settings.webp_quality, avif=settings.avif_renditions == "on")
+    await _count_tries(res, entry, entry.position + 1)
+    counts = False
+    try:
+        return await res.decoder.render(source, out, limits=limits, encodings=encodings)
+    except Refused as refused:
+        counts = refused.reason in _PERHAPS_OURS
+        raise
+    finally:
+        if not counts:
+            with contextlib.suppress(Unavailable):  # then it counts
+                await asyncio.shield(_count_tries(res, entry, entry.position))
+
+
+async def _count_tries(res: Resources, entry: Entry, tries: int) -> None:
+    async with res.db.acquire() as connection:
+        await outbox.set_position(connection, entry.id, tries)
 
 
 @contextlib.contextmanager

@@ -89,12 +89,12 @@ class Settings(BaseModel):
     media_url_seconds: int = Field(default=3600, ge=60, le=86_400)
     """A photo's signed URL lives for at least this and at most twice this."""
 
-    jpeg_quality: int = Field(default=90, ge=30, le=95)
+    jpeg_quality: int = Field(default=94, ge=30, le=95)
     """Quality of renditions in JPEG, as libjpeg counts it."""
-    webp_quality: int = Field(default=80, ge=30, le=95)
+    webp_quality: int = Field(default=95, ge=30, le=95)
     """Quality of renditions in WebP, as libwebp counts it."""
     avif_renditions: Literal["on", "off"] = "off"
-    """`on` makes renditions in AVIF too: a fifth smaller than WebP, for twice the processor time of all the rest."""
+    """`on` makes renditions in AVIF too: a fifth smaller than WebP, for as much processor time as all the rest."""
 
     feed_window: int = Field(default=800, ge=1, le=5000)
     """Post ids that Redis keeps of each home feed; older posts come from PostgreSQL."""

@@ -160,6 +160,11 @@ async def test_what_the_camera_wrote_is_shown_only_if_that_was_chosen(author: Cl
     assert seen["media"][0]["camera"]["model"] == "Model 1"
     assert not [word for word in ("Somebody", "2026:01", "S/N 7", "48.0") if word in str(seen)]
     await author.call("POST", "/v1/media", 422, content=data, params={"camera_facts": "perhaps"})
+    for choice, model in (("true", "Model 1"), ("false", None)):
+        photo = {"photo": ("photo.jpg", data)}
+        post = await author.call("POST", "/v1/posts/form", 201, files=photo, params={"camera_facts": choice})
+        camera = (await author.published(post["id"]))["media"][0]["camera"]
+        assert (camera and camera["model"]) == model
 
 
 @pytest.mark.usefixtures("workers")
@@ -343,6 +348,107 @@ async def test_a_photo_that_kills_its_decoder_is_tried_twice_and_delays_no_other
     assert (found["status"], found["failure"]) == ("failed", "The photo cannot be read.")
     async with quiet.db.acquire() as connection:
         assert await connection.fetchval("select count(*) from outbox where kind = 'render' and done_at is null") == 0
+
+
+async def test_a_photo_over_which_workers_die_is_tried_twice(quiet: Resources, poster: Client) -> None:
+    deadly = await poster.upload(slow_jpeg())
+    [entry] = await entries(quiet, Kind.RENDER)
+    for tries in (1, 2):
+
+        async def begun(tries: int = tries) -> bool:
+            async with quiet.db.acquire() as connection:
+                return bool(
+                    await connection.fetchval("select position = $2 from outbox where id = $1", entry.id, tries)
+                )
+
+        async with running_worker(quiet.settings, "media") as worker:
+            await quiet.queue.ring(Kind.RENDER, entry.id)  # whoever was killed may have lost the bell too
+            await eventually(begun)
+            await worker.kill()
+        assert (await poster.call("GET", f"/v1/media/{deadly['id']}"))["status"] == "processing"
+        async with quiet.db.acquire() as connection:
+            await connection.execute("update outbox set leased_until = null where id = $1", entry.id)
+    await perform(quiet, entry.id, Kind.RENDER, media.render)
+    assert (await poster.ready(deadly["id"]))["failure"] == "The photo cannot be read."
+    assert quiet.decoder._process is None, "it is not tried a third time"
+
+
+async def test_what_ends_no_decoder_counts_as_no_try(quiet: Resources, poster: Client) -> None:
+    taken = await poster.upload(slow_jpeg())
+    [entry] = await entries(quiet, Kind.RENDER)
+
+    async def tries() -> int:
+        async with quiet.db.acquire() as connection:
+            return int(await connection.fetchval("select position from outbox where id = $1", entry.id))
+
+    async def begun() -> bool:
+        return await tries() == 1
+
+    for _ in range(3):
+        rendering = asyncio.create_task(perform(quiet, entry.id, Kind.RENDER, media.render))
+        await eventually(begun)
+        rendering.cancel()  # its worker stops
+        await asyncio.wait({rendering})
+        assert await tries() == 0
+    assert (await poster.call("GET", f"/v1/media/{taken['id']}"))["status"] == "processing"
+
+
+async def test_a_burst_of_photos_is_decoded_two_at_once_and_holds_no_post_up(
+    quiet: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = await Client.sign_up(poster.http)
+    await reader.follow(poster)
+    ready = await poster.upload()
+    [entry] = await entries(quiet, Kind.RENDER)
+    await perform(quiet, entry.id, Kind.RENDER, media.render)
+    burst = await asyncio.gather(*(reader.upload(jpeg(seed=number)) for number in range(60)))
+    delivered = asyncio.Event()
+    jobs = most = 0
+
+    async def render_and_wait(self: Decoder, *arguments: Any, render: Any = Decoder.render, **options: Any) -> Any:
+        nonlocal jobs, most
+        jobs += 1
+        most = max(most, jobs)
+        found = await render(self, *arguments, **options)
+        await delivered.wait()
+        jobs -= 1
+        return found
+
+    monkeypatch.setattr(Decoder, "render", render_and_wait)
+
+    async def pool_is_full() -> bool:
+        return jobs == 2
+
+    async def fanned_out() -> bool:
+        async with quiet.db.acquire() as connection:
+            return bool(await connection.fetchval("select done_at is not null from outbox where kind = 'fan_out'"))
+
+    async with running_workers(quiet.settings):
+        post = await poster.call("POST", "/v1/posts", 201, json={"caption": "", "media": [{"id": ready["id"]}]})
+        await eventually(fanned_out)
+        assert [item["id"] for item in (await reader.call("GET", "/v1/feed"))["items"]] == [post["id"]]
+        await eventually(pool_is_full)
+        delivered.set()
+        for taken in burst:
+            assert (await reader.ready(taken["id"]))["status"] == "ready"
+    assert most == 2
+
+
+async def test_avif_is_made_served_and_told_where_it_is_wished(fresh_settings: Settings) -> None:
+    settings = fresh_settings.model_copy(update={"avif_renditions": "on"})
+    async with (
+        running_workers(settings),
+        running_api(settings) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        poster = await Client.sign_up(http)
+        renditions = await downloaded(await poster.ready((await poster.upload())["id"]))
+    assert set(renditions) == set(itertools.product(BOUNDS.keys() | {"150"}, TYPES.keys() | {"image/avif"}))
+    for name in BOUNDS:
+        told, content, type_in_s3 = renditions[name, "image/avif"]
+        assert type_in_s3 == "image/avif"
+        with Image.open(io.BytesIO(content)) as picture:
+            assert (picture.format, picture.size) == ("AVIF", (told["width"], told["height"]))
 
 
 async def test_a_photo_whose_original_is_lost_fails(quiet: Resources, poster: Client) -> None:

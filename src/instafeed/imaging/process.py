@@ -45,9 +45,9 @@ class Limits:
 class Encodings:
     """How renditions are written."""
 
-    jpeg_quality: int = 90
+    jpeg_quality: int = 94
     """1 to 100, as libjpeg counts it."""
-    webp_quality: int = 80
+    webp_quality: int = 95
     """1 to 100, as libwebp counts it."""
     avif: bool = False
     """In AVIF too."""

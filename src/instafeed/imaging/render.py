@@ -24,8 +24,8 @@ SQUARE = 150
 # the result is 43 to 52 dB (PSNR) from Lanczos alone, which the encoders' own loss (31 to 36 dB) hides.
 _MARGIN = 1.5
 _FEW_COLOURS, _COLOUR_STEP = 8, 3
-# As far from the picture as WebP at 80 (docs/renditions.md). Speed 6 would take four times as long for 9 % less.
-_AVIF_QUALITY, _AVIF_SPEED = 60, 8
+# As close to the picture as JPEG and WebP are by default (docs/renditions.md).
+_AVIF_QUALITY, _AVIF_SPEED = 87, 8
 _HASH_SIDE = 20
 _HASH_COMPONENTS = (4, 3)
 
