@@ -1,4 +1,5 @@
-"""Mutated photos, each of which must be rendered or refused; by hand: `python -m tests.bench.photo_fuzz [--count 2000] [--seed 0]`.
+"""Mutated photos, each of which must be rendered or refused; by hand: `python -m tests.bench.photo_fuzz [--count 2000]
+[--seconds 600] [--seed 0]`.
 
 Bits are flipped, bytes overwritten, parts cut out, doubled, or taken from another photo. Counted are the answers; at the end the
 template must still be the first one, with no more descriptors than at the beginning and no process.
@@ -74,8 +75,9 @@ def mutated(chance: random.Random, photos: list[bytes]) -> bytes:
     return bytes(content)
 
 
-async def fuzz(count: int, seed: int) -> Counter[str]:
-    """Renders so many; returns how often each answer came."""
+async def fuzz(count: int, seconds: float, seed: int) -> Counter[str]:
+    """Renders so many, or for so long; returns how often each answer came."""
+    end = time.monotonic() + seconds
     chance, photos, answers = random.Random(seed), corpus(), Counter[str]()
     decoder = Decoder()
     with TemporaryDirectory(prefix="instafeed-fuzz-") as name:
@@ -100,6 +102,8 @@ async def fuzz(count: int, seed: int) -> Counter[str]:
         proc = Path(f"/proc/{template}")
         before = len(list((proc / "fd").iterdir())), _memory(proc)
         for number in range(count):
+            if time.monotonic() > end:
+                break
             content = mutated(chance, photos)
             answer = await one(content)
             answers[answer] += 1
@@ -124,10 +128,11 @@ def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parsed = parser.parse_args()
     began = time.perf_counter()
-    answers = asyncio.run(fuzz(parsed.count, parsed.seed))
+    answers = asyncio.run(fuzz(parsed.count, parsed.seconds, parsed.seed))
     for answer, times in answers.most_common():
         print(f"{times:8} {answer}")
     print(f"{sum(answers.values())} of {parsed.count} answered in {time.perf_counter() - began:.0f} s")
