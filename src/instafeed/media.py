@@ -348,9 +348,9 @@ async def _decode(res: Resources, entry: Entry, source: Path, out: Path) -> Rend
     settings = res.settings
     limits = Limits(max_pixels=settings.upload_max_pixels)
     encodings = Encodings(settings.jpeg_quality, settings.webp_quality, avif=settings.avif_renditions == "on")
-    await _count_tries(res, entry, entry.position + 1)
     counts = False
     try:
+        await _count_tries(res, entry, entry.position + 1)
         return await res.decoder.render(source, out, limits=limits, encodings=encodings)
     except Refused as refused:
         counts = refused.reason in _PERHAPS_OURS
