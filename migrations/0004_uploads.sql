@@ -11,6 +11,7 @@ create table uploads (
   size bigint not null,
   sha256 bytea not null,
   part_size integer not null,
+  camera_facts boolean not null default false,
   expires_at timestamptz not null,
   primary key (shard, id),
   check (shard = ((id >> 10) & 8191)),

@@ -101,8 +101,14 @@ CREATE TABLE public.media (
     post_id bigint,
     "position" smallint,
     alt_text text DEFAULT ''::text NOT NULL,
+<<<<<<< HEAD
     original_deleted_at timestamp with time zone,
     uploaded_at timestamp with time zone DEFAULT now() NOT NULL,
+=======
+    dominant_color text,
+    camera_facts boolean DEFAULT false NOT NULL,
+    camera jsonb,
+>>>>>>> photos-dec
     CONSTRAINT media_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
     CONSTRAINT media_check1 CHECK ((shard = ((account_id >> 10) & (8191)::bigint))),
     CONSTRAINT media_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'processing'::text, 'ready'::text, 'failed'::text])))

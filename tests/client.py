@@ -111,9 +111,10 @@ class Client:
         found: dict[str, Any] = (await self.call("GET", f"/v1/accounts/{other.id}"))["viewer"]
         return found
 
-    async def upload(self, data: bytes | None = None) -> dict[str, Any]:
+    async def upload(self, data: bytes | None = None, **options: Any) -> dict[str, Any]:
         """Upload a photo."""
-        found: dict[str, Any] = await self.call("POST", "/v1/media", 201, content=jpeg() if data is None else data)
+        content = jpeg() if data is None else data
+        found: dict[str, Any] = await self.call("POST", "/v1/media", 201, content=content, **options)
         return found
 
     async def ready(self, media_id: str) -> dict[str, Any]:

@@ -24,3 +24,13 @@ def large_jpeg(size: int, seed: int = 0) -> bytes:
     """A valid JPEG of exactly `size` bytes: a small picture, and padding after its end."""
     picture = jpeg(seed=seed)
     return picture + random.Random(seed).randbytes(size - len(picture))
+
+
+@cache
+def slow_jpeg() -> bytes:
+    """A small progressive JPEG whose last scan comes a thousand times over: legal, and busy for many seconds."""
+    buffer = io.BytesIO()
+    Image.new("L", (4000, 4000), 77).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + scan * 1000 + b"\xff\xd9"

@@ -19,19 +19,23 @@ from instafeed.errors import (
     Unavailable,
 )
 from instafeed.ids import shard_of
-from instafeed.imaging.process import DecoderFailed, Limits, Refused, Rendered
-from instafeed.imaging.process import render as render_files
+from instafeed.imaging.process import DecoderFailed, Encodings, Limits, Reason, Refused, Rendered
 from instafeed.imaging.sniff import HEAD_BYTES, sniff
 from instafeed.meter import Meter
 from instafeed.models import Media, MediaStatus, PhotoOfPost, Post, Rendition, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import media as media_rows
+from instafeed.storage import outbox
 from instafeed.storage.blobs import new_object_key, original_key, rendition_prefix
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp, note
 
 _DECODER_TRIES = 3
+# A decoder that was ended, or a worker, may have been another photo's victim, or an overloaded machine's; a second one was
+# this photo's.
+_ENDED_TRIES = 2
+_PERHAPS_OURS = {Reason.TOOK_TOO_LONG, Reason.DECODER_CRASHED}
 _FOLDER = "instafeed-render-"
 _LEFT_SECONDS = 600
 
@@ -76,6 +80,7 @@ async def receive(
     *,
     size: int | None,
     sha256: bytes | None,
+    camera_facts: bool = False,
     commit: Commit | None = None,
 ) -> Media:
     """Stream a photo into S3 and have its renditions made.
@@ -89,6 +94,7 @@ async def receive(
         body: the bytes, never empty pieces. What it raises when the client goes away passes through.
         size: how many bytes there will be; None if that is not known.
         sha256: what their SHA-256 must be; None to take what comes.
+        camera_facts: keep what the camera wrote of itself and its settings.
         commit: called in the transaction that makes it a photo; may be called several times.
 
     Raises:
@@ -100,7 +106,7 @@ async def receive(
         raise too_large(max_bytes)
     meter = Meter(body, max_bytes=max_bytes, too_large=lambda: too_large(max_bytes))
     try:
-        media = await _receive(res, viewer, media_id, meter, size, sha256, commit)
+        media = await _receive(res, viewer, media_id, meter, size, sha256, camera_facts, commit)
     except BaseException as error:
         telemetry.UPLOADS.labels(type(meter.error or error).__name__).inc()
         if meter.error not in (None, error):
@@ -117,6 +123,7 @@ async def _receive(
     meter: Meter,
     size: int | None,
     sha256: bytes | None,
+    camera_facts: bool,
     commit: Commit | None,
 ) -> Media:
     head, body = await _with_head(aiter(meter))
@@ -135,7 +142,7 @@ async def _receive(
             raise DigestMismatch("The SHA-256 of what came is not the one in Content-Digest.")
         return Stored(content_type, meter.size, meter.digest)
 
-    return await _take(res, viewer, media_id, store, commit)
+    return await _take(res, viewer, media_id, store, camera_facts, commit)
 
 
 def type_of(head: bytes) -> str:
@@ -150,7 +157,9 @@ def type_of(head: bytes) -> str:
     return format_.content_type
 
 
-async def known(res: Resources, viewer: Viewer, media_id: int, sha256: bytes) -> Media | None:
+async def known(
+    res: Resources, viewer: Viewer, media_id: int, sha256: bytes, *, camera_facts: bool
+) -> Media | None:
     """The viewer's photo with this SHA-256, which can be posted, if they sent it before.
 
     Where a post has it already, it is copied within S3, and the copy is a photo of its own.
@@ -160,6 +169,7 @@ async def known(res: Resources, viewer: Viewer, media_id: int, sha256: bytes) ->
         viewer: whose photo it is.
         media_id: the id to give a copy; where the viewer's photo is there already, it is found again.
         sha256: of the photo's bytes.
+        camera_facts: as for `receive`, of a copy. A photo that is found stays as it was sent.
 
     Raises:
         Unavailable: it could not be copied.
@@ -180,7 +190,7 @@ async def known(res: Resources, viewer: Viewer, media_id: int, sha256: bytes) ->
         return stored
 
     try:
-        media = await _take(res, viewer, media_id, store, None)
+        media = await _take(res, viewer, media_id, store, camera_facts, None)
     except NotFound:
         return None  # it was deleted just now
     telemetry.UPLOADS.labels("copied").inc()
@@ -192,11 +202,12 @@ async def _take(
     viewer: Viewer,
     media_id: int,
     store: Callable[[str], Awaitable[Stored]],
+    camera_facts: bool,
     commit: Commit | None,
 ) -> Media:
     """Make a photo of what `store` stores under the key that it is given."""
     object_key = new_object_key()
-    if (there := await _begin(res, viewer, media_id, object_key)) is not None:
+    if (there := await _begin(res, viewer, media_id, object_key, camera_facts)) is not None:
         return there
     stored: Stored
 
@@ -240,12 +251,12 @@ async def become(
     return media, await note(res, connection, shard_of(media_id), Kind.RENDER, payload)
 
 
-async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str) -> Media | None:
+async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str, camera_facts: bool) -> Media | None:
     """Note that bytes are about to arrive; returns the photo if they have arrived before."""
     for _ in range(2):
         async with res.db.acquire() as connection:
             if await media_rows.insert_pending(
-                connection, media_id, account_id=viewer.account_id, object_key=object_key
+                connection, media_id, account_id=viewer.account_id, object_key=object_key, camera_facts=camera_facts
             ):
                 return None
             there = await media_rows.get(connection, media_id)
@@ -295,7 +306,13 @@ async def discard(res: Resources, entry: Entry) -> list[FollowUp]:
 
 
 async def post(
-    res: Resources, viewer: Viewer, post_id: int, body: AsyncIterator[bytes], *, texts: Callable[[], tuple[str, str]]
+    res: Resources,
+    viewer: Viewer,
+    post_id: int,
+    body: AsyncIterator[bytes],
+    *,
+    texts: Callable[[], tuple[str, str]],
+    camera_facts: bool = False,
 ) -> Post:
     """Stream a photo in and post it: both, or neither.
 
@@ -305,6 +322,7 @@ async def post(
         post_id: the id to give both; where they are there already, they are found again.
         body: the photo's bytes, as for `receive`.
         texts: gives caption and alternative text, and is asked when `body` has ended.
+        camera_facts: as for `receive`.
 
     Raises:
         MediaTooLarge, MediaUnsupported, MediaIncomplete: the photo is not taken.
@@ -316,7 +334,7 @@ async def post(
         photos = [PhotoOfPost(post_id, alt_text)]
         await posts.add(res, connection, viewer, post_id, caption=caption, photos=photos)
 
-    await receive(res, viewer, post_id, body, size=None, sha256=None, commit=commit)
+    await receive(res, viewer, post_id, body, size=None, sha256=None, camera_facts=camera_facts, commit=commit)
     return await posts.get(res, viewer, post_id)
 
 
@@ -334,7 +352,10 @@ async def get(res: Resources, viewer: Viewer, media_id: int) -> Media:
 
 
 async def render(res: Resources, entry: Entry) -> list[FollowUp]:
-    """Job: make a photo's renditions; then publish its post if that was all it waited for."""
+    """Job: make a photo's renditions; then publish its post if that was all it waited for.
+
+    The entry's position is how many tries have ended a decoder or a worker.
+    """
     media_id: int = entry.payload["media"]
     async with res.db.acquire() as connection:
         media = await media_rows.get(connection, media_id)
@@ -349,8 +370,10 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
         if not await res.blobs.fetch(original_key(media.object_key), source):
             return await _fail(res, media_id, "The photo is lost.")
         try:
-            rendered = await render_files(source, out, limits=Limits(max_pixels=res.settings.upload_max_pixels))
+            rendered = await _decode(res, entry, source, out)
         except Refused as refused:
+            if refused.reason in _PERHAPS_OURS and entry.position + 1 < _ENDED_TRIES:
+                raise
             return await _fail(res, media_id, refused.reason.sentence)
         except DecoderFailed:
             if entry.attempts < _DECODER_TRIES:
@@ -365,6 +388,8 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
             width=rendered.width,
             height=rendered.height,
             blurhash=rendered.blurhash,
+            dominant_color=rendered.dominant_color,
+            camera=rendered.camera if media.camera_facts else None,
             renditions=renditions,
         )
         if ready is None:
@@ -375,6 +400,31 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
     if fan_out is not None:
         await res.queue.ring(Kind.FAN_OUT, fan_out)
     return _deleted(entry) if gone else []
+
+
+async def _decode(res: Resources, entry: Entry, source: Path, out: Path) -> Rendered:
+    """Make the renditions; a try counts from its beginning on unless it turns out to have ended nothing."""
+    if entry.position >= _ENDED_TRIES:
+        raise Refused(Reason.DECODER_CRASHED)
+    settings = res.settings
+    limits = Limits(max_pixels=settings.upload_max_pixels)
+    encodings = Encodings(settings.jpeg_quality, settings.webp_quality, avif=settings.avif_renditions == "on")
+    counts = False
+    try:
+        await _count_tries(res, entry, entry.position + 1)
+        return await res.decoder.render(source, out, limits=limits, encodings=encodings)
+    except Refused as refused:
+        counts = refused.reason in _PERHAPS_OURS
+        raise
+    finally:
+        if not counts:
+            with contextlib.suppress(Unavailable):  # then it counts
+                await asyncio.shield(_count_tries(res, entry, entry.position))
+
+
+async def _count_tries(res: Resources, entry: Entry, tries: int) -> None:
+    async with res.db.acquire() as connection:
+        await outbox.set_position(connection, entry.id, tries)
 
 
 @contextlib.contextmanager

@@ -106,6 +106,19 @@ class Rendition:
 
 
 @dataclass(frozen=True, slots=True)
+class Camera:
+    """What a camera wrote down of itself and its settings; None for what it did not, or not legibly."""
+
+    make: str | None = None
+    model: str | None = None
+    lens: str | None = None
+    exposure_seconds: float | None = None
+    f_number: float | None = None
+    iso: int | None = None
+    focal_length_mm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Media:
     """A photo."""
 
@@ -120,6 +133,10 @@ class Media:
     width: int | None = None
     height: int | None = None
     blurhash: str | None = None
+    dominant_color: str | None = None
+    camera_facts: bool = False
+    """Its camera's facts are kept."""
+    camera: Camera | None = None
     renditions: tuple[Rendition, ...] = ()
     post_id: int | None = None
     alt_text: str = ""
@@ -138,6 +155,7 @@ class Upload:
     size: int
     sha256: bytes
     part_size: int
+    camera_facts: bool
     expires_at: datetime
 
     @property

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from instafeed.ids import IdMaker
+from instafeed.imaging.process import Decoder
 from instafeed.passwords import Passwords
 from instafeed.settings import Settings
 from instafeed.storage.blobs import Blobs
@@ -39,6 +40,7 @@ class Resources:
     events: EventLog
     queue: Queue
     blobs: Blobs
+    decoder: Decoder
 
 
 @asynccontextmanager
@@ -50,12 +52,14 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         lists = {"window": settings.feed_window, "buckets": settings.feed_buckets, "idle_days": settings.feed_idle_days}
         queue = Queue(settings.queue_url)
         blobs = Blobs(settings)
+        decoder = Decoder()
         await db.open()
         stack.push_async_callback(db.close)
         stack.push_async_callback(redis.close)
         stack.push_async_callback(queue.close)
         await blobs.open()
         stack.push_async_callback(blobs.close)
+        stack.push_async_callback(decoder.close)
         yield Resources(
             settings=settings,
             ids=IdMaker(),
@@ -71,4 +75,5 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             events=EventLog(redis),
             queue=queue,
             blobs=blobs,
+            decoder=decoder,
         )

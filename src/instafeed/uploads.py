@@ -33,7 +33,7 @@ from instafeed.storage.outbox import Kind
 from instafeed.work import note
 
 
-async def begin(res: Resources, viewer: Viewer, upload_id: int, *, size: int, sha256: bytes) -> Upload:
+async def begin(res: Resources, viewer: Viewer, upload_id: int, *, size: int, sha256: bytes, camera_facts: bool) -> Upload:
     """Open an upload.
 
     Args:
@@ -42,6 +42,7 @@ async def begin(res: Resources, viewer: Viewer, upload_id: int, *, size: int, sh
         upload_id: the id to give it; where the viewer's upload is there already, it is found again.
         size: how many bytes the photo has.
         sha256: their SHA-256.
+        camera_facts: keep what the camera wrote of itself and its settings.
 
     Raises:
         MediaTooLarge: no photo has so many bytes.
@@ -72,6 +73,7 @@ async def begin(res: Resources, viewer: Viewer, upload_id: int, *, size: int, sh
             size=size,
             sha256=sha256,
             part_size=PART_BYTES,
+            camera_facts=camera_facts,
             seconds=settings.upload_expiry_seconds,
         )
         if inserted is None:
@@ -214,7 +216,11 @@ async def _commit(res: Resources, viewer: Viewer, upload: Upload, stored: Stored
         if not await upload_rows.delete(connection, upload.id, upload.object_key):
             return None
         await media_rows.insert_pending(
-            connection, upload.id, account_id=upload.account_id, object_key=upload.object_key
+            connection,
+            upload.id,
+            account_id=upload.account_id,
+            object_key=upload.object_key,
+            camera_facts=upload.camera_facts,
         )
         made = await media.become(res, connection, upload.id, upload.object_key, stored)
         if made is None:

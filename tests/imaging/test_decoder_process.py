@@ -2,36 +2,54 @@
 
 import asyncio
 import contextlib
+import ctypes
 import io
 import os
+import platform
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from instafeed.imaging import process
-from instafeed.imaging.process import DecoderFailed, Limits, Reason, Refused, Rendered, render
-from tests.photos import REAL
+from instafeed.imaging.process import Decoder, DecoderFailed, Encodings, Limits, Reason, Refused, Rendered
+from tests.photos import REAL, slow_jpeg
 
 LIMITS = Limits()
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
-@pytest.fixture(autouse=True)
-def no_child_left() -> Iterator[None]:
-    before = children()
-    yield
-    deadline = time.monotonic() + 5  # one that was killed is gone when a thread of the event loop has collected it
-    while children() - before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert children() <= before
+@pytest.fixture(scope="module")
+async def shared() -> AsyncIterator[Decoder]:
+    decoder = Decoder()
+    yield decoder
+    await decoder.close()
+
+
+@pytest.fixture
+def decoder(shared: Decoder) -> Iterator[Decoder]:
+    yield shared
+    assert not decoding(shared)
+
+
+@pytest.fixture
+async def broken(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[str], Decoder]]:
+    """Makes a decoder whose template is other code."""
+    decoder = Decoder()
+
+    def start(code: str) -> Decoder:
+        monkeypatch.setattr(process, "_START", code)
+        return decoder
+
+    yield start
+    await decoder.close()
 
 
 @pytest.fixture
@@ -50,13 +68,8 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:
-    """A small progressive JPEG whose last scan comes a thousand times over: legal, and busy for many seconds."""
-    buffer = io.BytesIO()
-    Image.new("L", (4000, 4000), 77).save(buffer, "JPEG", progressive=True)
-    content = buffer.getvalue()
-    scan = content[content.rindex(b"\xff\xda") : -2]
     path = tmp_path / "slow"
-    path.write_bytes(content[:-2] + scan * 1000 + b"\xff\xd9")
+    path.write_bytes(slow_jpeg())
     return path
 
 
@@ -69,7 +82,8 @@ class Endless:
         self._writer: int | None = None
 
     async def opened(self) -> None:
-        """Returns when a decoder reads it."""
+        """Returns when a decoder reads it: another one than the last time."""
+        self.close()
         async with asyncio.timeout(20):
             while self._writer is None:
                 try:
@@ -80,6 +94,7 @@ class Endless:
     def close(self) -> None:
         if self._writer is not None:
             os.close(self._writer)
+            self._writer = None
 
 
 @pytest.fixture
@@ -106,28 +121,37 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def hanging(endless: Endless, out: Path) -> tuple[asyncio.Task[Rendered], int]:
+def template_of(decoder: Decoder) -> int:
+    assert decoder._process is not None
+    return decoder._process.pid
+
+
+def decoding(decoder: Decoder) -> set[int]:
+    """The pids of its decoders, those included that nobody has collected."""
+    return children(template_of(decoder)) if decoder._process else set()
+
+
+async def hanging(decoder: Decoder, endless: Endless, out: Path) -> tuple[asyncio.Task[Rendered], int]:
     """A decoder that waits, and its pid."""
-    before = children()
-    task = asyncio.create_task(render(endless.path, out, limits=LIMITS))
+    task = asyncio.create_task(decoder.render(endless.path, out, limits=LIMITS, encodings=Encodings()))
     await endless.opened()
-    (pid,) = children() - before
+    (pid,) = decoding(decoder)
     return task, pid
 
 
-async def refused(source: Path, out: Path, limits: Limits = LIMITS) -> Reason:
+async def refused(decoder: Decoder, source: Path, out: Path, limits: Limits = LIMITS) -> Reason:
     with pytest.raises(Refused) as caught:
-        await render(source, out, limits=limits)
+        await decoder.render(source, out, limits=limits, encodings=Encodings())
     return caught.value.reason
 
 
 # What it hands back
 
 
-async def test_files(tmp_path: Path, out: Path) -> None:
+async def test_files(decoder: Decoder, tmp_path: Path, out: Path) -> None:
     source = tmp_path / "photo"
     Image.linear_gradient("L").convert("RGB").resize((900, 1200)).save(source, "JPEG")
-    rendered = await render(source, out, limits=LIMITS)
+    rendered = await decoder.render(source, out, limits=LIMITS, encodings=Encodings())
     assert (rendered.width, rendered.height, rendered.has_alpha) == (900, 1200, False)
     assert 6 <= len(rendered.blurhash) <= 32
     found = [(file.name, file.width, file.height, file.content_type) for file in rendered.files]
@@ -143,8 +167,8 @@ async def test_files(tmp_path: Path, out: Path) -> None:
             assert (picture.size, Image.MIME[str(picture.format)]) == ((file.width, file.height), file.content_type)
 
 
-async def test_small_photos_share_files(tiny: Path, out: Path) -> None:
-    rendered = await render(tiny, out, limits=LIMITS)
+async def test_small_photos_share_files(decoder: Decoder, tiny: Path, out: Path) -> None:
+    rendered = await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
     paths = {(file.name, file.content_type): file.path for file in rendered.files}
     assert len(paths) == 8
     assert paths["1080", "image/webp"] == paths["640", "image/webp"] == paths["320", "image/webp"]
@@ -153,16 +177,16 @@ async def test_small_photos_share_files(tiny: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((REAL / "odd").glob("*")), ids=lambda path: path.name)
-async def test_odd_photos_are_rendered_or_refused(path: Path, out: Path) -> None:
+async def test_odd_photos_are_rendered_or_refused(decoder: Decoder, path: Path, out: Path) -> None:
     try:
-        rendered = await render(path, out, limits=LIMITS)
+        rendered = await decoder.render(path, out, limits=LIMITS, encodings=Encodings())
     except Refused:
         return
     assert len(rendered.files) == 8
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
-async def test_whatever_is_done_to_a_file(kind: str, tmp_path: Path, out: Path) -> None:
+async def test_whatever_is_done_to_a_file(decoder: Decoder, kind: str, tmp_path: Path, out: Path) -> None:
     chance = random.Random(kind)
     source = tmp_path / "source"
     buffer = io.BytesIO()
@@ -173,7 +197,7 @@ async def test_whatever_is_done_to_a_file(kind: str, tmp_path: Path, out: Path) 
             content[chance.randrange(len(content) // chance.choice((1, 10)))] = chance.randrange(256)
         source.write_bytes(content)
         try:
-            await render(source, out, limits=LIMITS)
+            await decoder.render(source, out, limits=LIMITS, encodings=Encodings())
         except Refused as refusal:
             assert refusal.reason in {Reason.DAMAGED, Reason.UNSUPPORTED, Reason.TOO_MANY_PIXELS}  # noqa: PT017
 
@@ -188,18 +212,18 @@ def test_reasons_can_be_shown() -> None:
 # What ends it
 
 
-async def test_no_photo(tmp_path: Path, out: Path) -> None:
+async def test_no_photo(decoder: Decoder, tmp_path: Path, out: Path) -> None:
     source = tmp_path / "photo.jpg"
     source.write_text("not really")
-    assert await refused(source, out) is Reason.UNSUPPORTED
+    assert await refused(decoder, source, out) is Reason.UNSUPPORTED
 
 
-async def test_too_many_pixels(tiny: Path, out: Path) -> None:
-    assert await refused(tiny, out, Limits(max_pixels=64 * 48 - 1)) is Reason.TOO_MANY_PIXELS
-    assert (await render(tiny, out, limits=Limits(max_pixels=64 * 48))).width == 64
+async def test_too_many_pixels(decoder: Decoder, tiny: Path, out: Path) -> None:
+    assert await refused(decoder, tiny, out, Limits(max_pixels=64 * 48 - 1)) is Reason.TOO_MANY_PIXELS
+    assert (await decoder.render(tiny, out, limits=Limits(max_pixels=64 * 48), encodings=Encodings())).width == 64
 
 
-async def test_too_many_pixels_is_said_before_memory_runs_out(tmp_path: Path, out: Path) -> None:
+async def test_too_many_pixels_is_said_before_memory_runs_out(decoder: Decoder, tmp_path: Path, out: Path) -> None:
     # The WebP decoder allocates twice the canvas when it is made; these 144 megapixels would not fit.
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "WEBP")
@@ -207,31 +231,31 @@ async def test_too_many_pixels_is_said_before_memory_runs_out(tmp_path: Path, ou
     body = b"WEBPVP8X\x0a\0\0\0" + bytes(4) + canvas * 2 + buffer.getvalue()[12:]
     source = tmp_path / "bomb"
     source.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
-    assert await refused(source, out, Limits(memory_bytes=1 << 30)) is Reason.TOO_MANY_PIXELS
+    assert await refused(decoder, source, out, Limits(memory_bytes=1 << 30)) is Reason.TOO_MANY_PIXELS
 
 
-@pytest.mark.parametrize(("kind", "mebibytes"), [("PNG", 64), ("WEBP", 256)])
-async def test_too_much_memory(kind: str, mebibytes: int, tmp_path: Path, out: Path) -> None:
+@pytest.mark.parametrize(("kind", "mebibytes"), [("PNG", 100), ("WEBP", 256)])
+async def test_too_much_memory(decoder: Decoder, kind: str, mebibytes: int, tmp_path: Path, out: Path) -> None:
     source = tmp_path / "large"
     Image.new("RGB", (5000, 5000), "teal").save(source, kind)
-    assert await refused(source, out, Limits(memory_bytes=mebibytes << 20)) is Reason.TOO_MUCH_MEMORY
+    assert await refused(decoder, source, out, Limits(memory_bytes=mebibytes << 20)) is Reason.TOO_MUCH_MEMORY
 
 
-async def test_too_much_processor_time(slow: Path, out: Path) -> None:
+async def test_too_much_processor_time(decoder: Decoder, slow: Path, out: Path) -> None:
     start = time.monotonic()
-    assert await refused(slow, out, Limits(cpu_seconds=1)) is Reason.TOOK_TOO_LONG
+    assert await refused(decoder, slow, out, Limits(cpu_seconds=1)) is Reason.TOOK_TOO_LONG
     assert time.monotonic() - start < 10
 
 
-async def test_too_long(slow: Path, out: Path) -> None:
+async def test_too_long(decoder: Decoder, slow: Path, out: Path) -> None:
     start = time.monotonic()
-    assert await refused(slow, out, Limits(wall_seconds=0.4)) is Reason.TOOK_TOO_LONG
+    assert await refused(decoder, slow, out, Limits(wall_seconds=0.4)) is Reason.TOOK_TOO_LONG
     assert time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
-async def test_a_crash(how: signal.Signals, endless: Endless, out: Path) -> None:
-    task, pid = await hanging(endless, out)
+async def test_a_crash(decoder: Decoder, how: signal.Signals, endless: Endless, out: Path) -> None:
+    task, pid = await hanging(decoder, endless, out)
     os.kill(pid, how)
     with pytest.raises(Refused) as caught:
         await task
@@ -242,17 +266,24 @@ async def test_a_crash(how: signal.Signals, endless: Endless, out: Path) -> None
 
 
 @pytest.mark.parametrize("missing", ["source", "out"])
-async def test_a_missing_file_is_our_fault(missing: str, tiny: Path, out: Path, tmp_path: Path) -> None:
+async def test_a_missing_file_is_our_fault(
+    decoder: Decoder, missing: str, tiny: Path, out: Path, tmp_path: Path
+) -> None:
     nowhere = tmp_path / "secret" / "place"
     with pytest.raises(DecoderFailed, match="No such file or directory") as caught:
-        await (render(nowhere, out, limits=LIMITS) if missing == "source" else render(tiny, nowhere, limits=LIMITS))
+        await (
+            decoder.render(nowhere, out, limits=LIMITS, encodings=Encodings())
+            if missing == "source"
+            else decoder.render(tiny, nowhere, limits=LIMITS, encodings=Encodings())
+        )
     assert "secret" not in str(caught.value)
 
 
-async def test_a_full_disk_is_our_fault(tiny: Path, out: Path) -> None:
+async def test_a_full_disk_is_our_fault(decoder: Decoder, tiny: Path, out: Path) -> None:
     (out / "1080.jpg").symlink_to("/dev/full")
-    with pytest.raises(DecoderFailed, match="No space left on device"):
-        await render(tiny, out, limits=LIMITS)
+    # Where files outside are out of reach, it does not even come that far.
+    with pytest.raises(DecoderFailed, match=r"No space left on device|Permission denied"):
+        await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
 
 
 @pytest.mark.parametrize(
@@ -260,31 +291,198 @@ async def test_a_full_disk_is_our_fault(tiny: Path, out: Path) -> None:
     [
         ("raise SystemExit('no decoder')", "no decoder"),
         ("import nothing_of_this_name", "No module named"),
-        ("print('nonsense')", "does not say"),
-        ("print('[]')", "does not say"),
+        ("print('nonsense')", "nonsense"),
         ("pass", "does not say"),
     ],
 )
 async def test_a_broken_installation_is_our_fault(
-    code: str, cause: str, tiny: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    broken: Callable[[str], Decoder], code: str, cause: str, tiny: Path, out: Path
 ) -> None:
-    monkeypatch.setattr(process, "_START", code)
-    with pytest.raises(DecoderFailed, match=cause):
-        await render(tiny, out, limits=LIMITS)
+    decoder = broken(code)
+    for _ in range(2):
+        with pytest.raises(DecoderFailed, match=cause):
+            await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
 
 
-async def test_what_decoders_print_is_dropped(tiny: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise = "import os; os.write(1, b'warning\\n' * 100_000); os.write(2, b'warning\\n' * 100_000); "
-    monkeypatch.setattr(process, "_START", noise + process._START)
-    assert (await render(tiny, out, limits=LIMITS)).width == 64
+WITH = """
+import os, sys
+sys.path += sys.argv.pop(1).split(':')
+from instafeed.imaging import confine, template
+{}
+def changed(source, out, *others):
+    {}
+    return render(source, out, *others)
+render, template.render_photo = template.render_photo, changed
+template.main()
+"""
+
+
+def decoding_with(code: str, *, before: str = "") -> str:
+    """A template whose decoders first do this, when they are bounded and confined; it does that `before` itself."""
+    return WITH.format(before, code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os._exit(0)",
+        "os._exit(7)",
+        "return []",
+        "return {}",
+        "os.write(3, b'nonsense'); os._exit(0)",
+        """os.write(3, b'{"refused": "by me"}'); os._exit(0)""",
+    ],
+)
+async def test_a_decoder_that_says_nothing_of_use_is_our_fault(
+    broken: Callable[[str], Decoder], code: str, tiny: Path, out: Path
+) -> None:
+    with pytest.raises(DecoderFailed, match="does not say"):
+        await broken(decoding_with(code)).render(tiny, out, limits=LIMITS, encodings=Encodings())
+
+
+@pytest.mark.parametrize("file", ["../secret.jpg", "/etc/passwd", "link.jpg", "fifo.jpg", "..", "none.jpg"])
+async def test_a_decoder_cannot_have_other_files_published(
+    broken: Callable[[str], Decoder], file: str, tiny: Path, out: Path
+) -> None:
+    (out.parent / "secret.jpg").write_bytes(b"secret")
+    (out / "link.jpg").symlink_to(out.parent / "secret.jpg")
+    os.mkfifo(out / "fifo.jpg")
+    code = f"document = render(source, out, *others); document['files'][0]['file'] = {file!r}; return document"
+    with pytest.raises(DecoderFailed, match="does not say"):
+        await broken(decoding_with(code)).render(tiny, out, limits=LIMITS, encodings=Encodings())
+
+
+async def test_what_decoders_print_is_dropped(broken: Callable[[str], Decoder], tiny: Path, out: Path) -> None:
+    noise = "[os.write(to, b'warning\\n' * 10_000) for to in (1, 2)]"
+    decoder = broken(decoding_with(noise, before=noise))
+    assert (await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())).width == 64
+
+
+# What a decoder that a photo has taken over cannot do
+
+
+def landlock() -> bool:
+    """Whether this kernel has it, and lets us."""
+    return sys.platform == "linux" and int(ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)) >= 1
+
+
+def seccomp() -> bool:
+    """Whether this kernel has it, on a machine whose calls have numbers that we know."""
+    return platform.machine() in {"x86_64", "aarch64"} and "Seccomp:" in Path("/proc/self/status").read_text()
+
+
+NEEDS_LANDLOCK = pytest.mark.skipif(not landlock(), reason="the kernel has no Landlock")
+NEEDS_SECCOMP = pytest.mark.skipif(not seccomp(), reason="the kernel has no seccomp filters")
+FILES = {
+    "another file": "open('/etc/passwd').read()",
+    "another folder": "open(out + '/../outside', 'w')",
+    "the photo": "open(source, 'w')",
+    "a file out of the way": "os.rename(out + '/there', out + '/../outside')",
+    "a link": "os.symlink('/etc/passwd', out + '/1080.jpg')",
+    "a memory": "open(f'/proc/{os.getppid()}/mem', 'rb')",
+}
+CALLS = {
+    "the network": "import socket; socket.create_connection(('127.0.0.1', 9))",
+    "who listens here": "import socket; socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)",
+    "a program": "os.execv('/bin/true', ['true'])",
+    "a process": "os.fork()",
+    "the template": "os.kill(os.getppid(), 9)",
+    "another group": "os.setsid()",
+    "the worker's limits": "import resource; resource.prlimit(os.getppid(), resource.RLIMIT_CORE, (0, 0))",
+}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *(pytest.param(code, id=name, marks=NEEDS_LANDLOCK) for name, code in FILES.items()),
+        *(pytest.param(code, id=name, marks=NEEDS_SECCOMP) for name, code in CALLS.items()),
+    ],
+)
+async def test_a_decoder_that_was_taken_over_reaches_nothing(
+    broken: Callable[[str], Decoder], code: str, tiny: Path, out: Path
+) -> None:
+    (out / "there").touch()
+    before = tiny.read_bytes()
+    decoder = broken(decoding_with(code))
+    with pytest.raises(DecoderFailed, match=r"(PermissionError|error): (Operation not permitted|Permission denied)"):
+        await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
+    assert tiny.read_bytes() == before
+    assert not (out.parent / "outside").exists()
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        "confine._LANDLOCK_CREATE_RULESET = 9999",
+        "confine._MACHINES.clear()",
+    ],
+    ids=["no Landlock", "another machine"],
+)
+async def test_what_cannot_be_confined_is_bounded(
+    broken: Callable[[str], Decoder], without: str, tiny: Path, out: Path
+) -> None:
+    decoder = broken(decoding_with("", before=without))
+    assert (await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())).width == 64
+
+
+async def test_a_template_that_dies_is_started_anew(
+    broken: Callable[[str], Decoder], endless: Endless, tiny: Path, out: Path
+) -> None:
+    decoder = broken(process._START)
+    task, pid = await hanging(decoder, endless, out)
+    template = template_of(decoder)
+    os.kill(template, signal.SIGKILL)
+    with pytest.raises(Refused) as caught:
+        await task
+    assert caught.value.reason is Reason.DECODER_CRASHED
+    await gone(pid)
+    assert (await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())).width == 64
+    assert template_of(decoder) != template
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_to_stop_the_worker_ends_no_photo(
+    decoder: Decoder, stop: signal.Signals, endless: Endless, out: Path
+) -> None:
+    task, pid = await hanging(decoder, endless, out)
+    for one in (template_of(decoder), pid):
+        os.kill(one, stop)
+    endless.close()
+    with pytest.raises(Refused) as caught:
+        await task
+    assert caught.value.reason is Reason.UNSUPPORTED
+
+
+async def test_nothing_goes_from_one_photo_to_the_next(
+    decoder: Decoder, endless: Endless, tiny: Path, out: Path
+) -> None:
+    await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
+    template = template_of(decoder)
+    descriptors = Path(f"/proc/{template}/fd")
+    before = len(list(descriptors.iterdir()))
+    pids = set()
+    for _ in range(3):
+        task, pid = await hanging(decoder, endless, out)
+        pids.add(pid)
+        os.kill(pid, signal.SIGSEGV)
+        with pytest.raises(Refused):
+            await task
+        await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
+    assert len(pids) == 3
+    assert template_of(decoder) == template
+    assert len(list(descriptors.iterdir())) == before
 
 
 # That nothing stays, and nothing goes along
 
 
-async def test_it_is_bounded_and_knows_nothing(endless: Endless, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_bounded_and_knows_nothing(
+    broken: Callable[[str], Decoder], endless: Endless, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSTAFEED_SECRET_KEY", "hush")
-    task, pid = await hanging(endless, out)
+    decoder = broken(process._START)
+    task, pid = await hanging(decoder, endless, out)
     proc = Path(f"/proc/{pid}")
     rows = [line.rsplit(maxsplit=3) for line in (proc / "limits").read_text().splitlines()[1:]]
     limits = {name.strip(): (soft, hard) for name, soft, hard, _ in rows}
@@ -294,34 +492,54 @@ async def test_it_is_bounded_and_knows_nothing(endless: Endless, out: Path, monk
     assert limits["Max open files"] == ("64", "64")
     assert limits["Max file size"] == (str(16 << 20),) * 2
     assert b"hush" not in (proc / "environ").read_bytes()
-    assert os.getsid(pid) == os.getpgid(pid) == pid
+    assert os.getpgid(pid) == pid
+    assert os.getsid(pid) == template_of(decoder)
     assert (proc / "fd" / "0").readlink() == Path("/dev/null")
-    assert len(list((proc / "fd").iterdir())) <= 4  # the three, and the photo
+    assert len(list((proc / "fd").iterdir())) <= 5  # the three, the photo, and the answer
+    assert (proc / "oom_score_adj").read_text() == "1000\n"
+    assert (
+        len(list(Path(f"/proc/{template_of(decoder)}/task").iterdir())) == 1
+    )  # or a fork would copy locks that are held
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def test_cancelled(endless: Endless, out: Path) -> None:
-    task, pid = await hanging(endless, out)
+async def test_cancelled(decoder: Decoder, endless: Endless, out: Path) -> None:
+    task, pid = await hanging(decoder, endless, out)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not Path(f"/proc/{pid}").exists()
 
 
-async def test_cancelled_at_any_moment(tiny: Path, out: Path) -> None:
-    before = children()
-    for delay in range(0, 160, 8):
-        task = asyncio.create_task(render(tiny, out, limits=LIMITS))
+async def test_cancelled_at_any_moment(decoder: Decoder, tiny: Path, out: Path) -> None:
+    await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())
+    for delay in range(20):
+        task = asyncio.create_task(decoder.render(tiny, out, limits=LIMITS, encodings=Encodings()))
         await asyncio.sleep(delay / 1000)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert children() <= before
+        assert not decoding(decoder)
 
 
-async def test_cancelled_twice(endless: Endless, out: Path) -> None:
-    task, pid = await hanging(endless, out)
+async def test_cancelled_at_any_moment_of_the_start(broken: Callable[[str], Decoder], tiny: Path, out: Path) -> None:
+    before = children()
+    decoder = broken(process._START)
+    for delay in range(0, 160, 16):
+        task = asyncio.create_task(decoder.render(tiny, out, limits=LIMITS, encodings=Encodings()))
+        await asyncio.sleep(delay / 1000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert (await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())).width == 64
+    await decoder.close()
+    async with asyncio.timeout(10):
+        while children() - before:  # noqa: ASYNC110 -- no event comes from another process
+            await asyncio.sleep(0.01)
+
+
+async def test_cancelled_twice(decoder: Decoder, endless: Endless, out: Path) -> None:
+    task, pid = await hanging(decoder, endless, out)
     task.cancel()
     await asyncio.sleep(0)
     task.cancel()
@@ -336,40 +554,46 @@ async def gone(pid: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_many_at_once(tiny: Path, tmp_path: Path) -> None:
+async def test_many_at_once(decoder: Decoder, tiny: Path, tmp_path: Path) -> None:
     def directory(number: int) -> Path:
         path = tmp_path / str(number)
         path.mkdir()
         return path
 
-    rendered = await asyncio.gather(*(render(tiny, directory(number), limits=LIMITS) for number in range(6)))
+    rendered = await asyncio.gather(
+        *(decoder.render(tiny, directory(number), limits=LIMITS, encodings=Encodings()) for number in range(6))
+    )
     assert len({one.blurhash for one in rendered}) == 1
 
 
 WORKER = """
 import asyncio, sys
 from pathlib import Path
-from instafeed.imaging.process import Limits, render
-asyncio.run(render(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits()))
+from instafeed.imaging.process import Decoder, Encodings, Limits
+asyncio.run(Decoder().render(Path(sys.argv[1]), Path(sys.argv[2]), limits=Limits(), encodings=Encodings()))
 """
 
 
 async def test_a_killed_worker_leaves_no_decoder(endless: Endless, out: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", WORKER, endless.path, out]) as worker:  # noqa: ASYNC220 -- at once
         await endless.opened()
-        (pid,) = children(worker.pid)
+        (template,) = children(worker.pid)
+        (pid,) = children(template)
         assert alive(pid)
         worker.kill()
         await gone(pid)
+        await gone(template)
 
 
 @pytest.mark.parametrize("run", ["asyncio", "uvloop"])
-def test_event_loops(run: str, tiny: Path, out: Path) -> None:
+def test_event_loops(run: str, endless: Endless, tiny: Path, out: Path) -> None:
     loop: Callable[[], asyncio.AbstractEventLoop] = (
         asyncio.new_event_loop if run == "asyncio" else pytest.importorskip("uvloop").new_event_loop
     )
+    decoder = Decoder()
     with asyncio.Runner(loop_factory=loop) as runner:
-        assert runner.run(render(tiny, out, limits=LIMITS)).width == 64
+        assert runner.run(decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())).width == 64
         tiny.write_bytes(b"\xff\xd8\xff broken")
-        assert runner.run(refused(tiny, out)) is Reason.DAMAGED
-        assert runner.run(refused(tiny, out, Limits(wall_seconds=0.01))) is Reason.TOOK_TOO_LONG
+        assert runner.run(refused(decoder, tiny, out)) is Reason.DAMAGED
+        assert runner.run(refused(decoder, endless.path, out, Limits(wall_seconds=0.01))) is Reason.TOOK_TOO_LONG
+        runner.run(decoder.close())

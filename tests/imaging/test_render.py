@@ -2,19 +2,23 @@
 
 import io
 import math
+import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, cast
 
 import blurhash
 import pytest
-from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageStat, features
+from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageOps, ImageStat, features
 
+from instafeed.imaging import render as render_module
+from instafeed.imaging.process import Encodings
 from instafeed.imaging.refusals import Reason, Refused
 from instafeed.imaging.render import BOUNDS, Document, render_photo
+from tests.imaging.ssim import ssim
 from tests.photos import REAL
 
 NAMES = [*map(str, BOUNDS), "150"]
@@ -41,6 +45,7 @@ class Output:
     document: Document
     jpeg: dict[str, Image.Image]
     webp: dict[str, Image.Image]
+    avif: dict[str, Image.Image]
     content: dict[str, bytes]
 
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -52,22 +57,24 @@ Renderer = Callable[..., Output]
 
 @pytest.fixture
 def render(tmp_path: Path) -> Renderer:
-    def render(content: bytes, max_pixels: int = 50_000_000) -> Output:
+    def render(content: bytes, max_pixels: int = 50_000_000, **encodings: Any) -> Output:
         source, out = tmp_path / "source", Path(mkdtemp(dir=tmp_path))
         source.write_bytes(content)
         pillows_own = Image.MAX_IMAGE_PIXELS
         try:
-            document = render_photo(str(source), str(out), max_pixels)
+            document = render_photo(
+                str(source), str(out), max_pixels, cast("render_module.Encodings", asdict(Encodings(**encodings)))
+            )
         finally:
             Image.MAX_IMAGE_PIXELS = pillows_own
-        pictures: dict[str, dict[str, Image.Image]] = {"jpg": {}, "webp": {}}
+        pictures: dict[str, dict[str, Image.Image]] = {"jpg": {}, "webp": {}, "avif": {}}
         for file in document["files"]:
             picture = pictures[file["file"].partition(".")[2]][file["name"]] = Image.open(out / file["file"])
             picture.load()
             assert picture.size == (file["width"], file["height"])
         files = {path.name: path.read_bytes() for path in out.iterdir()}
         assert set(files) == {file["file"] for file in document["files"]}
-        return Output(document, pictures["jpg"], pictures["webp"], files)
+        return Output(document, pictures["jpg"], pictures["webp"], pictures["avif"], files)
 
     return render
 
@@ -239,6 +246,45 @@ def test_encodings(render: Renderer) -> None:
         assert len(output.content[file["file"]]) < 200_000
 
 
+def test_qualities_are_as_wished(render: Renderer) -> None:
+    poor, rich = (
+        render(encoded(scene(), "PNG"), jpeg_quality=quality, webp_quality=quality).content for quality in (30, 95)
+    )
+    assert all(len(poor[name]) < len(rich[name]) for name in ("1080.jpg", "1080.webp"))
+
+
+def test_avif_is_made_where_it_is_wished(render: Renderer) -> None:
+    if not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    picture = scene().convert("RGBA")
+    picture.putpixel((0, 0), (0, 0, 0, 0))
+    output = render(encoded(picture, "PNG"), avif=True)
+    assert set(output.avif) == set(output.webp) == set(NAMES)
+    assert (output.avif["1080"].format, output.avif["1080"].mode) == ("AVIF", "RGBA")
+    assert psnr(output.avif["1080"], scene()) > 28
+    assert render(encoded(picture, "PNG")).avif == {}
+    laden_too = render(laden("JPEG"), avif=True)
+    assert not any(word in laden_too.content["1080.avif"] for word in (MARKER, b"Exif", b"xmp", b"acsp"))
+
+
+# Of all that we have, these come out least alike.
+@pytest.mark.parametrize(
+    "name", ["cameras/jolla.jpg", "orientation/Landscape_1.jpg", "odd/35-empty.jpg", "odd/87_OSError.jpg"]
+)
+def test_real_photos_look_like_reference_resizes(render: Renderer, name: str) -> None:
+    path = REAL / name
+    if not path.exists():
+        pytest.skip("no photos here")
+    avif = features.check("avif")
+    output = render(path.read_bytes(), avif=avif)
+    with Image.open(path) as photo:
+        upright = ImageOps.exif_transpose(photo).convert("RGB")
+    reference = upright.resize(output.jpeg["1080"].size, Image.Resampling.LANCZOS)
+    assert ssim(output.jpeg["1080"], reference) >= 0.98
+    assert ssim(output.webp["1080"], reference) >= 0.98
+    assert not avif or ssim(output.avif["1080"], reference) >= 0.98
+
+
 @pytest.mark.parametrize(("size", "components"), [((600, 400), (4, 3)), ((400, 600), (3, 4)), ((1, 3000), (3, 4))])
 def test_blurhash(render: Renderer, size: tuple[int, int], components: tuple[int, int]) -> None:
     original = scene(*size)
@@ -252,6 +298,16 @@ def test_blurhash(render: Renderer, size: tuple[int, int], components: tuple[int
 
 
 # Colours and depths
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_the_dominant_colour_is_the_one_of_the_largest_part(render: Renderer, mode: str) -> None:
+    picture = Image.new("RGB", (600, 400), (200, 120, 40)).convert(mode)
+    picture.paste(Image.new(mode, (240, 400)), (0, 0))
+    expected = {"RGB": (200, 120, 40), "RGBA": (200, 120, 40), "L": (135, 135, 135)}[mode]
+    colour = render(encoded(picture, "PNG")).document["dominant_color"]
+    assert len(colour) == 7
+    assert close(bytes.fromhex(colour[1:]), expected, 3)
 
 
 def png(width: int, height: int, depth: int, colour_type: int, row: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -377,6 +433,68 @@ def test_colours_are_converted_by_the_embedded_profile(render: Renderer, kind: s
     for name in NAMES:
         assert close(middle(output.jpeg[name]), (0, 255, 0), 12)
         assert close(middle(output.webp[name]), (0, 255, 0), 12)
+
+
+SRGB_CURVE = b"para\0\0\0\0\0\3\0\0" + struct.pack(
+    ">5i", *(round(65536 * part) for part in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+)
+
+
+def matrix_profile(columns: list[tuple[float, float, float]], curve: bytes) -> bytes:
+    """An ICC profile of an RGB space by its primaries, adapted to D50, and the curve of all three (ICC.1:2010, 8.3)."""
+
+    def xyz(values: tuple[float, ...]) -> bytes:
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(65536 * value) for value in values))
+
+    white = (0.9642, 1.0, 0.8249)
+    tags = {b"wtpt": xyz(white)} | {
+        name + b"XYZ": xyz(column) for name, column in zip((b"r", b"g", b"b"), columns, strict=True)
+    }
+    tags |= {name + b"TRC": curve for name in (b"r", b"g", b"b")}
+    table, data = struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        table += name + struct.pack(">2I", 128 + 4 + 12 * len(tags) + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    head = struct.pack(
+        ">I4sI4s4s4s12x4s28x", 128 + len(table + data), b"\0" * 4, 0x04200000, b"mntr", b"RGB ", b"XYZ ", b"acsp"
+    )
+    return head + xyz(white)[8:] + bytes(128 - len(head) - 12) + table + data
+
+
+# Primaries adapted to D50, the curve, its inverse's exponent or None for sRGB's, and linear RGB to linear sRGB.
+DISPLAY_P3 = (
+    [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)],
+    SRGB_CURVE,
+    None,
+    [(1.2249, -0.2247, 0.0), (-0.0420, 1.0419, 0.0), (-0.0197, -0.0786, 1.0979)],
+)
+ADOBE_RGB = (
+    [(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)],
+    b"curv\0\0\0\0\0\0\0\1\2\x33\0\0",
+    563 / 256,
+    [(1.3984, -0.3984, 0.0), (0.0, 1.0, 0.0), (0.0, -0.0429, 1.0429)],
+)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("space", [DISPLAY_P3, ADOBE_RGB], ids=["Display P3", "Adobe RGB"])
+def test_wide_colours_become_srgb(render: Renderer, space: Any, kind: str) -> None:
+    columns, curve, gamma, matrix = space
+    stored = (180, 110, 80)
+
+    def linear(value: int) -> float:
+        part = value / 255
+        return float(part**gamma) if gamma else ((part + 0.055) / 1.055) ** 2.4
+
+    def as_srgb(part: float) -> int:
+        return int(0.5 + 255 * (1.055 * part ** (1 / 2.4) - 0.055))
+
+    expected = [as_srgb(sum(a * linear(v) for a, v in zip(row, stored, strict=True))) for row in matrix]
+    assert not close(expected, stored, 10)
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    output = render(encoded(plain("RGB", stored), kind, icc_profile=matrix_profile(columns, curve), **options))
+    assert close(middle(output.webp["1080"]), expected, 3)
+    assert close(middle(output.jpeg["1080"]), expected, 3)
 
 
 def test_colours_are_converted_beside_alpha(render: Renderer) -> None:
@@ -662,3 +780,68 @@ def test_a_frame_that_outgrows_its_file(render: Renderer) -> None:
     at = content.index(b"\x2c\0\0\0\0")  # the first frame's place and size
     content[at + 5 : at + 9] = b"\xff\xff\xff\xff"
     assert refusal(render, bytes(content), 1_000_000) is Reason.TOO_MANY_PIXELS
+
+
+# What the camera wrote
+
+
+def camera(render: Renderer, base: dict[int, Any], settings: dict[int, Any], kind: str = "JPEG") -> Any:
+    exif = Image.Exif()
+    exif.update(base)
+    exif.get_ifd(0x8769).update(settings)
+    return render(encoded(scene(), kind, exif=exif.tobytes())).document["camera"]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
+def test_facts_of_the_camera(render: Renderer, kind: str) -> None:
+    if kind == "HEIF":
+        with_heif()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    base = {0x010F: "Maker", 0x0110: "Model", 0x013B: "Somebody", 0xC62F: "serial"}
+    settings = {
+        0x829A: 1 / 125,
+        0x829D: 1.8,
+        0x8827: 64,
+        0x920A: 4.25,
+        0xA434: "Lens",
+        0xA431: "serial",
+        0xA435: "serial",
+    }
+    assert camera(render, base, settings, kind) == {
+        "make": "Maker",
+        "model": "Model",
+        "lens": "Lens",
+        "exposure_seconds": 0.008,
+        "f_number": 1.8,
+        "iso": 64,
+        "focal_length_mm": 4.25,
+    }
+
+
+def test_texts_of_the_camera_are_bounded_and_clean(render: Renderer) -> None:
+    found = camera(render, {0x010F: " A\x01\x1b  B\0hidden", 0x0110: "x" * 5000}, {0xA434: "\x07 \n"})
+    assert (found["make"], found["model"], found["lens"]) == ("A B", "x" * 64, None)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e9])
+def test_numbers_that_no_camera_means_are_dropped(render: Renderer, value: float) -> None:
+    settings = {0x829D: value, 0x920A: value}
+    if value > 0:
+        settings[0x829A] = value
+    assert camera(render, {}, settings) is None
+
+
+def test_no_camera(render: Renderer) -> None:
+    assert camera(render, {0x013B: "Somebody"}, {}) is None
+    assert render(encoded(scene(), "GIF")).document["camera"] is None
+
+
+@pytest.mark.parametrize("name", ["iphone_hdr_YES", "DSCN0010", "canon_hdr_NO"])
+def test_facts_of_real_cameras(render: Renderer, name: str) -> None:
+    path = REAL / "cameras" / f"{name}.jpg"
+    if not path.exists():
+        pytest.skip("no photos here")
+    facts = render(path.read_bytes()).document["camera"]
+    assert facts is not None
+    assert all(facts[key] for key in ("make", "model", "exposure_seconds", "f_number", "iso", "focal_length_mm"))

@@ -4,6 +4,8 @@ import asyncio
 import io
 import itertools
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
@@ -16,7 +18,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from instafeed import media
 from instafeed.errors import Unavailable
-from instafeed.imaging.process import DecoderFailed, render
+from instafeed.imaging.process import Decoder, DecoderFailed
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import media as media_rows
@@ -24,10 +26,11 @@ from instafeed.storage import posts as post_rows
 from instafeed.storage.blobs import original_key, rendition_prefix
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
+from instafeed.work import perform
 from tests.client import Client, eventually
 from tests.conftest import running_api
 from tests.media.traces import Traces, tracing
-from tests.photos import REAL, jpeg
+from tests.photos import REAL, jpeg, slow_jpeg
 from tests.processes import running_worker
 from tests.workers import running_workers
 
@@ -123,6 +126,55 @@ async def test_odd_photos_come_to_an_end(author: Client, path: Path) -> None:
     assert found["status"] == "ready" or found["failure"]
 
 
+def jpeg_of_a_camera() -> bytes:
+    exif = Image.Exif()
+    exif.update({0x010F: "Maker", 0x0110: "Model 1", 0x013B: "Somebody", 0x0132: "2026:01:02 03:04:05"})
+    exif.get_ifd(0x8769).update(
+        {0x829A: 0.008, 0x829D: 2.8, 0x8827: 400, 0x920A: 4.25, 0xA434: "Lens 1", 0xA431: "S/N 7"}
+    )
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 12.0, 30.0)})
+    out = io.BytesIO()
+    Image.new("RGB", (64, 48), (30, 60, 90)).save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+@pytest.mark.usefixtures("workers")
+async def test_what_the_camera_wrote_is_shown_only_if_that_was_chosen(author: Client, http: httpx.AsyncClient) -> None:
+    data = jpeg_of_a_camera()
+    plain = await author.ready((await author.upload(data))["id"])
+    assert plain["camera"] is None
+    chosen = await author.upload(data, params={"camera_facts": "true"})
+    assert chosen["camera"] is None
+    assert (await author.ready(chosen["id"]))["camera"] == {
+        "make": "Maker",
+        "model": "Model 1",
+        "lens": "Lens 1",
+        "exposure_seconds": 0.008,
+        "f_number": 2.8,
+        "iso": 400,
+        "focal_length_mm": 4.25,
+    }
+    post = await author.call("POST", "/v1/posts", 201, json={"caption": "", "media": [{"id": chosen["id"]}]})
+    await author.published(post["id"])
+    seen = await (await Client.sign_up(http)).call("GET", f"/v1/posts/{post['id']}")
+    assert seen["media"][0]["camera"]["model"] == "Model 1"
+    assert not [word for word in ("Somebody", "2026:01", "S/N 7", "48.0") if word in str(seen)]
+    await author.call("POST", "/v1/media", 422, content=data, params={"camera_facts": "perhaps"})
+    for choice, model in (("true", "Model 1"), ("false", None)):
+        photo = {"photo": ("photo.jpg", data)}
+        post = await author.call("POST", "/v1/posts/form", 201, files=photo, params={"camera_facts": choice})
+        camera = (await author.published(post["id"]))["media"][0]["camera"]
+        assert (camera and camera["model"]) == model
+
+
+@pytest.mark.usefixtures("workers")
+async def test_the_colour_of_a_photo_is_told(author: Client) -> None:
+    taken = await author.upload(jpeg_of_a_camera())
+    assert taken["dominant_color"] is None
+    colour = (await author.ready(taken["id"]))["dominant_color"]
+    assert [abs(int(colour[at : at + 2], 16) - value) <= 3 for at, value in ((1, 30), (3, 60), (5, 90))] == [True] * 3
+
+
 @pytest.mark.usefixtures("workers")
 async def test_a_url_that_was_tampered_with_opens_nothing(author: Client) -> None:
     found = await author.ready((await author.upload())["id"])
@@ -133,19 +185,6 @@ async def test_a_url_that_was_tampered_with_opens_nothing(author: Client) -> Non
         assert (await phone.get(url.replace("Expires=7200", "Expires=7201"))).status_code == 403
         assert (await phone.get(url.replace(".jpg?", ".webp?"))).status_code == 403
         assert (await phone.put(url, content=b"mine")).status_code == 403
-
-
-@pytest.mark.usefixtures("workers")
-async def test_a_post_with_a_photo_that_failed_stays_its_authors_alone(author: Client, http: httpx.AsyncClient) -> None:
-    good, bad = await author.upload(), await author.upload(jpeg()[:200])
-    body = {"caption": "half", "media": [{"id": good["id"]}, {"id": bad["id"]}]}
-    post = await author.call("POST", "/v1/posts", 201, json=body)
-    assert (await author.ready(good["id"]))["status"] == "ready"
-    assert (await author.ready(bad["id"]))["status"] == "failed"
-    seen = await author.call("GET", f"/v1/posts/{post['id']}")
-    assert (seen["published_at"], [item["status"] for item in seen["media"]]) == (None, ["ready", "failed"])
-    stranger = await Client.sign_up(http)
-    await stranger.call("GET", f"/v1/posts/{post['id']}", 404)
 
 
 @pytest.mark.usefixtures("workers")
@@ -235,7 +274,7 @@ async def test_a_photo_that_is_deleted_while_it_is_rendered_leaves_nothing(
         post = await poster.post()
         rendered = asyncio.Event()
 
-        async def render_and_wait(*arguments: Any, **options: Any) -> Any:
+        async def render_and_wait(*arguments: Any, render: Any = Decoder.render, **options: Any) -> Any:
             found = await render(*arguments, **options)
             await poster.call("DELETE", f"/v1/posts/{post['id']}", 204)
 
@@ -246,7 +285,7 @@ async def test_a_photo_that_is_deleted_while_it_is_rendered_leaves_nothing(
             rendered.set()
             return found
 
-        monkeypatch.setattr(media, "render_files", render_and_wait)
+        monkeypatch.setattr(Decoder, "render", render_and_wait)
         async with running_workers(quiet.settings):
             await rendered.wait()
 
@@ -268,6 +307,150 @@ async def test_the_renditions_of_a_worker_that_was_killed_after_the_photo_was_de
     assert await media.render(quiet, entry) == [(Kind.DISCARD, {"key": entry.payload["key"]})]
 
 
+async def test_a_post_with_a_photo_that_failed_stays_its_authors_alone(quiet: Resources, poster: Client) -> None:
+    good, bad = await poster.upload(), await poster.upload(jpeg()[:200])
+    body = {"caption": "half", "media": [{"id": good["id"]}, {"id": bad["id"]}]}
+    post = await poster.call("POST", "/v1/posts", 201, json=body)
+    for entry in await entries(quiet, Kind.RENDER):
+        await media.render(quiet, entry)
+    seen = await poster.call("GET", f"/v1/posts/{post['id']}")
+    assert (seen["published_at"], [item["status"] for item in seen["media"]]) == (None, ["ready", "failed"])
+    stranger = await Client.sign_up(poster.http)
+    await stranger.call("GET", f"/v1/posts/{post['id']}", 404)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_a_photo_that_kills_its_decoder_is_tried_twice_and_delays_no_other(
+    quiet: Resources, poster: Client
+) -> None:
+    deadly = await poster.upload(slow_jpeg())
+    [entry] = await entries(quiet, Kind.RENDER)
+
+    async def killed() -> bool:
+        process = quiet.decoder._process
+        template = process and Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        pids = template.read_text().split() if template else []
+        for pid in pids:
+            os.kill(int(pid), signal.SIGSEGV)
+        return bool(pids)
+
+    for attempt in (1, 2):
+        assert (await poster.call("GET", f"/v1/media/{deadly['id']}"))["status"] == "processing"
+        rendering = asyncio.create_task(perform(quiet, entry.id, Kind.RENDER, media.render))
+        other = await poster.upload(jpeg(seed=attempt))
+        *_, another = await entries(quiet, Kind.RENDER)
+        await perform(quiet, another.id, Kind.RENDER, media.render)
+        assert (await poster.ready(other["id"]))["status"] == "ready"
+        assert not rendering.done()
+        await eventually(killed)
+        await rendering
+    found = await poster.ready(deadly["id"])
+    assert (found["status"], found["failure"]) == ("failed", "The photo cannot be read.")
+    async with quiet.db.acquire() as connection:
+        assert await connection.fetchval("select count(*) from outbox where kind = 'render' and done_at is null") == 0
+
+
+async def test_a_photo_over_which_workers_die_is_tried_twice(quiet: Resources, poster: Client) -> None:
+    deadly = await poster.upload(slow_jpeg())
+    [entry] = await entries(quiet, Kind.RENDER)
+    for tries in (1, 2):
+
+        async def begun(tries: int = tries) -> bool:
+            async with quiet.db.acquire() as connection:
+                return bool(
+                    await connection.fetchval("select position = $2 from outbox where id = $1", entry.id, tries)
+                )
+
+        async with running_worker(quiet.settings, "media") as worker:
+            await quiet.queue.ring(Kind.RENDER, entry.id)  # whoever was killed may have lost the bell too
+            await eventually(begun)
+            await worker.kill()
+        assert (await poster.call("GET", f"/v1/media/{deadly['id']}"))["status"] == "processing"
+        async with quiet.db.acquire() as connection:
+            await connection.execute("update outbox set leased_until = null where id = $1", entry.id)
+    await perform(quiet, entry.id, Kind.RENDER, media.render)
+    assert (await poster.ready(deadly["id"]))["failure"] == "The photo cannot be read."
+    assert quiet.decoder._process is None, "it is not tried a third time"
+
+
+async def test_what_ends_no_decoder_counts_as_no_try(quiet: Resources, poster: Client) -> None:
+    taken = await poster.upload(slow_jpeg())
+    [entry] = await entries(quiet, Kind.RENDER)
+
+    async def tries() -> int:
+        async with quiet.db.acquire() as connection:
+            return int(await connection.fetchval("select position from outbox where id = $1", entry.id))
+
+    async def begun() -> bool:
+        return await tries() == 1
+
+    for _ in range(3):
+        rendering = asyncio.create_task(perform(quiet, entry.id, Kind.RENDER, media.render))
+        await eventually(begun)
+        rendering.cancel()  # its worker stops
+        await asyncio.wait({rendering})
+        assert await tries() == 0
+    assert (await poster.call("GET", f"/v1/media/{taken['id']}"))["status"] == "processing"
+
+
+async def test_a_burst_of_photos_is_decoded_two_at_once_and_holds_no_post_up(
+    quiet: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = await Client.sign_up(poster.http)
+    await reader.follow(poster)
+    ready = await poster.upload()
+    [entry] = await entries(quiet, Kind.RENDER)
+    await perform(quiet, entry.id, Kind.RENDER, media.render)
+    burst = await asyncio.gather(*(reader.upload(jpeg(seed=number)) for number in range(60)))
+    delivered = asyncio.Event()
+    jobs = most = 0
+
+    async def render_and_wait(self: Decoder, *arguments: Any, render: Any = Decoder.render, **options: Any) -> Any:
+        nonlocal jobs, most
+        jobs += 1
+        most = max(most, jobs)
+        found = await render(self, *arguments, **options)
+        await delivered.wait()
+        jobs -= 1
+        return found
+
+    monkeypatch.setattr(Decoder, "render", render_and_wait)
+
+    async def pool_is_full() -> bool:
+        return jobs == 2
+
+    async def fanned_out() -> bool:
+        async with quiet.db.acquire() as connection:
+            return bool(await connection.fetchval("select done_at is not null from outbox where kind = 'fan_out'"))
+
+    async with running_workers(quiet.settings):
+        post = await poster.call("POST", "/v1/posts", 201, json={"caption": "", "media": [{"id": ready["id"]}]})
+        await eventually(fanned_out)
+        assert [item["id"] for item in (await reader.call("GET", "/v1/feed"))["items"]] == [post["id"]]
+        await eventually(pool_is_full)
+        delivered.set()
+        for taken in burst:
+            assert (await reader.ready(taken["id"]))["status"] == "ready"
+    assert most == 2
+
+
+async def test_avif_is_made_served_and_told_where_it_is_wished(fresh_settings: Settings) -> None:
+    settings = fresh_settings.model_copy(update={"avif_renditions": "on"})
+    async with (
+        running_workers(settings),
+        running_api(settings) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        poster = await Client.sign_up(http)
+        renditions = await downloaded(await poster.ready((await poster.upload())["id"]))
+    assert set(renditions) == set(itertools.product(BOUNDS.keys() | {"150"}, TYPES.keys() | {"image/avif"}))
+    for name in BOUNDS:
+        told, content, type_in_s3 = renditions[name, "image/avif"]
+        assert type_in_s3 == "image/avif"
+        with Image.open(io.BytesIO(content)) as picture:
+            assert (picture.format, picture.size) == ("AVIF", (told["width"], told["height"]))
+
+
 async def test_a_photo_whose_original_is_lost_fails(quiet: Resources, poster: Client) -> None:
     taken = await poster.upload()
     [entry] = await entries(quiet, Kind.RENDER)
@@ -282,7 +465,7 @@ async def test_what_is_the_decoders_fault_is_tried_three_times(
     async def failing(*_: Any, **__: Any) -> Any:
         raise DecoderFailed("The disk is full.")
 
-    monkeypatch.setattr(media, "render_files", failing)
+    monkeypatch.setattr(Decoder, "render", failing)
     taken = await poster.upload()
     [entry] = await entries(quiet, Kind.RENDER)
     for attempt in (1, 2):

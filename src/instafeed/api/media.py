@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
 from instafeed import errors, media
@@ -36,6 +36,15 @@ ContentDigest = Annotated[
         " want checked is checked.",
         max_length=1000,
         examples=["sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:"],
+    ),
+]
+
+
+CameraFacts = Annotated[
+    bool,
+    Query(
+        description="Keep what the camera wrote of itself and its settings (never place, time or serial numbers), and show"
+        " it to all who see the photo."
     ),
 ]
 
@@ -105,7 +114,12 @@ def sent_digest(content_digest: str | None) -> bytes | None:
     },
 )
 async def upload_media(
-    request: Request, res: Res, viewer: Uploader, once: OnceOnly, content_digest: ContentDigest = None
+    request: Request,
+    res: Res,
+    viewer: Uploader,
+    once: OnceOnly,
+    content_digest: ContentDigest = None,
+    camera_facts: CameraFacts = False,
 ) -> Response:
     """Stream a photo in. It is `processing` until its renditions are made; a post may have it at once.
 
@@ -117,11 +131,17 @@ async def upload_media(
 
     async def make(media_id: int) -> schemas.Media | AlreadyThere:
         if sha256 is not None and asks_first:
-            there = await media.known(res, viewer, media_id, sha256)
+            there = await media.known(res, viewer, media_id, sha256, camera_facts=camera_facts)
             if there is not None:
                 return AlreadyThere(present.media(res, there))
         taken = await media.receive(
-            res, viewer, media_id, sent_bytes(request), size=sent_length(request), sha256=sha256
+            res,
+            viewer,
+            media_id,
+            sent_bytes(request),
+            size=sent_length(request),
+            sha256=sha256,
+            camera_facts=camera_facts,
         )
         return present.media(res, taken)
 

@@ -103,7 +103,7 @@ class Once:
 
     async def _fingerprint(self) -> bytes:
         request = self._request
-        told = [request.method, request.url.path]
+        told = [request.method, request.url.path + (f"?{request.url.query}" if request.url.query else "")]
         if isinstance(request, JsonRequest):
             body = await request.body()
         else:

@@ -8,7 +8,7 @@ from instafeed import errors, media, posts
 from instafeed.api import present, schemas
 from instafeed.api.dependencies import Reader, Res, Uploader, Writer
 from instafeed.api.form import PhotoForm
-from instafeed.api.media import UPLOAD_PROBLEMS
+from instafeed.api.media import UPLOAD_PROBLEMS, CameraFacts
 from instafeed.api.once import OnceOnly
 from instafeed.api.openapi import problems
 from instafeed.api.strict_json import JsonRoute
@@ -70,13 +70,16 @@ async def create_post(body: schemas.NewPost, res: Res, viewer: Writer, once: Onc
         }
     },
 )
-async def create_post_from_form(request: Request, res: Res, viewer: Uploader, once: OnceOnly) -> Response:
+async def create_post_from_form(
+    request: Request, res: Res, viewer: Uploader, once: OnceOnly, camera_facts: CameraFacts = False
+) -> Response:
     """Upload a photo and post it, for scripts: `curl -F photo=@sunset.jpg -F caption=Sunset`."""
     form = PhotoForm(request)
 
     async def make(post_id: int) -> schemas.Post:
         await form.begin()
-        return present.post(res, await media.post(res, viewer, post_id, form.photo(), texts=form.texts))
+        posted = await media.post(res, viewer, post_id, form.photo(), texts=form.texts, camera_facts=camera_facts)
+        return present.post(res, posted)
 
     return await once.create(make, account_id=viewer.account_id, location="/v1/posts/{id}")
 

@@ -63,6 +63,19 @@ def session(value: models.Session, *, current: bool) -> schemas.Session:
     )
 
 
+def camera(value: models.Camera) -> schemas.Camera:
+    """What a camera wrote down."""
+    return schemas.Camera(
+        make=value.make,
+        model=value.model,
+        lens=value.lens,
+        exposure_seconds=value.exposure_seconds,
+        f_number=value.f_number,
+        iso=value.iso,
+        focal_length_mm=value.focal_length_mm,
+    )
+
+
 def media(res: Resources, value: models.Media) -> schemas.Media:
     """A photo, its URLs signed."""
     status = value.status
@@ -74,6 +87,8 @@ def media(res: Resources, value: models.Media) -> schemas.Media:
         width=value.width,
         height=value.height,
         blurhash=value.blurhash,
+        dominant_color=value.dominant_color,
+        camera=camera(value.camera) if value.camera else None,
         alt_text=value.alt_text,
         renditions=[
             schemas.Rendition(

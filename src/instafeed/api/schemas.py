@@ -177,6 +177,9 @@ class NewUpload(_Request):
     """How many bytes it has."""
     sha256: Sha256
     """Their SHA-256 as 64 hexadecimal digits."""
+    camera_facts: bool = False
+    """Keep what the camera wrote of itself and its settings (never place, time or serial numbers), and show it to all who
+    see the photo."""
 
 
 class AltTextPatch(_Request):
@@ -267,8 +270,21 @@ class Rendition(_Response):
     width: int = Field(examples=[640])
     height: int = Field(examples=[480])
     content_type: str = Field(examples=["image/jpeg"])
-    """`image/jpeg` or `image/webp`. New types may come."""
+    """`image/jpeg`, `image/webp`, or where the server makes it, `image/avif`. New types may come."""
     bytes: int = Field(examples=[81234])
+
+
+class Camera(_Response):
+    """What the camera wrote down of itself and its settings; null for what it did not."""
+
+    make: str | None = Field(examples=["NIKON"])
+    model: str | None = Field(examples=["COOLPIX P6000"])
+    lens: str | None = Field(examples=["iPhone 6s back camera 4.15mm f/2.2"])
+    exposure_seconds: float | None = Field(examples=[0.008])
+    f_number: float | None = Field(examples=[5.9])
+    iso: int | None = Field(examples=[64])
+    focal_length_mm: float | None = Field(examples=[24.0])
+    """Of the lens itself, not converted to that of a film camera."""
 
 
 class Media(_Response):
@@ -284,6 +300,10 @@ class Media(_Response):
     """Of the upright original; null until it is ready."""
     blurhash: str | None = Field(examples=["LEHV6nWB2yk8pyo0adR*.7kCMdnj"])
     """What to show until a rendition has come (blurha.sh); null until it is ready."""
+    dominant_color: str | None = Field(pattern=r"^#[0-9a-f]{6}$", examples=["#3a6ea5"])
+    """The colour that most of it has; null until it is ready."""
+    camera: Camera | None
+    """Null unless it was uploaded with `camera_facts=true`, and its camera wrote something down."""
     alt_text: str = Field(examples=["A lighthouse at dusk"])
     """What the photo shows, for those who cannot see it."""
     renditions: list[Rendition]

@@ -1,27 +1,30 @@
-"""Runs the decoder in a process that can be killed, so that no photo takes a worker down with it."""
+"""Decodes each photo in a process that can be killed, so that none takes a worker down with it."""
 
 import asyncio
 import contextlib
 import functools
 import importlib.util
 import json
-import os
 import signal
+import socket
+import stat
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from instafeed.imaging.refusals import Reason, Refused
+from instafeed.models import Camera
 
-__all__ = ["DecoderFailed", "Limits", "Reason", "Refused", "Rendered", "RenderedFile", "render"]
+__all__ = ["Decoder", "DecoderFailed", "Encodings", "Limits", "Reason", "Refused", "Rendered", "RenderedFile"]
 
 _MIB = 1 << 20
-_LINE_BYTES = 16 * 1024
-_CONTENT_TYPES = {".jpg": "image/jpeg", ".webp": "image/webp"}
+_ANSWER_BYTES = 16 * 1024
+_READY = b"\0"
+_CONTENT_TYPES = {".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"}
 
 # Without `site` and the user's environment the interpreter starts in half the time; the path is handed over instead.
-_START = "import sys; sys.path += sys.argv.pop(1).split(':'); from instafeed.imaging import child; child.main()"
+_START = "import sys; sys.path += sys.argv.pop(1).split(':'); from instafeed.imaging import template; template.main()"
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,23 @@ class Limits:
     max_pixels: int = 100_000_000
     """Width times height by the file's header: checked before anything is decoded."""
     memory_bytes: int = 1536 * _MIB
-    """Address space of the decoder's process, of which 100 MiB are its own. Not enforced on macOS."""
+    """Address space of the decoder's process, of which 70 MiB are its own. Not enforced on macOS."""
     cpu_seconds: int = 20
     """Processor time of the decoder's process, at least 1."""
     wall_seconds: float = 30.0
     """From start to result."""
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """How renditions are written."""
+
+    jpeg_quality: int = 94
+    """1 to 100, as libjpeg counts it."""
+    webp_quality: int = 95
+    """1 to 100, as libwebp counts it."""
+    avif: bool = False
+    """In AVIF too."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,7 @@ class RenderedFile:
     width: int
     height: int
     content_type: str
-    """`image/jpeg` or `image/webp`."""
+    """`image/jpeg`, `image/webp` or `image/avif`."""
     bytes: int
     """Size of the file."""
 
@@ -63,8 +78,12 @@ class Rendered:
     has_alpha: bool
     """Something in it is transparent. JPEG renditions then show it on white."""
     blurhash: str
+    dominant_color: str
+    """`#rrggbb`: the colour that most of it has."""
+    camera: Camera | None
+    """What its camera wrote down; None if it wrote nothing."""
     files: tuple[RenderedFile, ...]
-    """Each name once as JPEG and once as WebP, in the order 1080, 640, 320, 150."""
+    """Each name once in each encoding, in the order 1080, 640, 320, 150."""
 
 
 class DecoderFailed(Exception):
@@ -74,95 +93,177 @@ class DecoderFailed(Exception):
     """
 
 
-async def render(source: Path, out: Path, *, limits: Limits) -> Rendered:
-    """Makes all renditions of a photo, in a process of its own.
-
-    However it ends, also when it is cancelled, the process is gone.
-
-    Args:
-        source: the photo as it was sent. Its name means nothing.
-        out: an existing directory for the renditions. The caller removes it, whatever the outcome.
-        limits: what the photo may cost.
-
-    Raises:
-        Refused: the photo cannot be used. Of `took-too-long` and `decoder-crashed` the machine may be the cause, if it
-            is overloaded or out of memory; all others would repeat themselves.
-        DecoderFailed: the cause is ours; another try may succeed.
-        OSError: no process can be started.
+class Decoder:
+    """Renders photos, each in a process of its own that is forked from one template: nothing is left in it of another
+    photo, and it need not start Python. The template is started with the first photo, and anew when it has died.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", "-c", _START, _import_path()),
-        *(str(source), str(out)),
-        *map(str, (limits.max_pixels, limits.memory_bytes, limits.cpu_seconds, os.getpid())),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={},
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(limits.wall_seconds):
-            said = await _last_line(process)
-            status = await process.wait()
-    except TimeoutError:
-        raise Refused(Reason.TOOK_TOO_LONG) from None
-    finally:
-        if process.returncode is None:
-            _kill(process)
-            await process.wait()
-    return _result(status, said, out)
+
+    def __init__(self) -> None:
+        self._starting = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: socket.socket | None = None
+
+    async def render(self, source: Path, out: Path, *, limits: Limits, encodings: Encodings) -> Rendered:
+        """Makes all renditions of a photo.
+
+        However it ends, also when it is cancelled, the photo's process is gone.
+
+        Args:
+            source: the photo as it was sent. Its name means nothing.
+            out: an existing directory for the renditions. The caller removes it, whatever the outcome.
+            limits: what the photo may cost.
+            encodings: how the renditions are written.
+
+        Raises:
+            Refused: the photo cannot be used. Of `took-too-long` and `decoder-crashed` the machine may be the cause, if
+                it is overloaded or out of memory; all others would repeat themselves.
+            DecoderFailed: the cause is ours; another try may succeed.
+            OSError: no process can be started.
+        """
+        request = {"source": str(source), "out": str(out), "encodings": asdict(encodings), **asdict(limits)}
+        photo = await self._submit(json.dumps(request).encode())
+        try:
+            async with asyncio.timeout(limits.wall_seconds):
+                said = await _to_the_end(photo)
+        except TimeoutError:
+            raise Refused(Reason.TOOK_TOO_LONG) from None
+        finally:
+            await _end(photo)
+        return _result(said, out)
+
+    async def close(self) -> None:
+        """Ends the template, and what it has forked."""
+        if self._control is not None and self._process is not None:
+            self._let_go(self._control)
+            await self._process.wait()
+
+    def _let_go(self, control: socket.socket) -> None:
+        control.close()
+        if self._control is control:
+            self._control = None
+
+    async def _submit(self, request: bytes) -> socket.socket:
+        """Has a process forked; returns the socket on which it answers, and which ends with it."""
+        for _ in range(2):
+            control = await self._started()
+            ours, theirs = socket.socketpair()
+            with theirs:
+                try:
+                    ours.sendall(request)
+                    socket.send_fds(control, [b"\0"], [theirs.fileno()])
+                except ConnectionError:  # it has just died
+                    ours.close()
+                    self._let_go(control)
+                    continue
+                except OSError:
+                    ours.close()
+                    raise
+            ours.setblocking(False)
+            return ours
+        raise DecoderFailed("It ends as soon as it has started.")
+
+    async def _started(self) -> socket.socket:
+        async with self._starting:
+            if self._control is None:
+                self._control = await self._start()
+            return self._control
+
+    async def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-I", "-S", "-c", _START, _import_path()),
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=theirs.fileno(),
+                    env={},
+                    start_new_session=True,
+                )
+            ours.setblocking(False)
+            said = b""
+            while not said.endswith(_READY):
+                piece = await _receive(ours)
+                if not piece:
+                    await self._process.wait()
+                    raise DecoderFailed(_last_line(said))
+                said = (said + piece)[-_ANSWER_BYTES:]
+        except BaseException:
+            # What has started finds nobody there, and ends.
+            ours.close()
+            raise
+        return ours
 
 
 @functools.cache
 def _import_path() -> str:
-    """Where the decoder's process finds us and the libraries that it needs; HEIF's may be missing."""
+    """Where the template finds us and the libraries that it needs; HEIF's may be missing."""
     specs = map(importlib.util.find_spec, ("instafeed", "PIL", "blurhash", "pillow_heif"))
     places = [str(Path(spec.origin).parent.parent) for spec in specs if spec and spec.origin]
     return ":".join(dict.fromkeys(places))
 
 
-async def _last_line(process: asyncio.subprocess.Process) -> bytes:
-    """The document, or why Python did not come that far. What a decoder may have printed before is dropped."""
-    stdout = cast("asyncio.StreamReader", process.stdout)
-    tail = b""
-    while chunk := await stdout.read(_LINE_BYTES):
-        tail = (tail + chunk)[-_LINE_BYTES:]
-    return tail.rstrip().rpartition(b"\n")[2]
+async def _receive(ours: socket.socket) -> bytes:
+    """The next piece; nothing if the other side is gone."""
+    try:
+        return await asyncio.get_running_loop().sock_recv(ours, _ANSWER_BYTES)
+    except ConnectionError:
+        return b""
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
-    # It leads its own group: whatever it may have started goes with it. It may have ended a moment ago.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+async def _to_the_end(photo: socket.socket) -> bytes:
+    """What is said, or the end of it if it is long, until the process is gone."""
+    said = b""
+    while piece := await _receive(photo):
+        said = (said + piece)[-_ANSWER_BYTES:]
+    return said
 
 
-def _result(status: int, said: bytes, out: Path) -> Rendered:
+async def _end(photo: socket.socket) -> None:
+    """Has the process killed if it still runs, and waits until it is gone."""
+    with photo:
+        with contextlib.suppress(OSError):
+            photo.shutdown(socket.SHUT_WR)
+        await _to_the_end(photo)
+
+
+def _last_line(said: bytes) -> str:
+    return said.rstrip().rpartition(b"\n")[2].decode(errors="replace") or "It does not say why it ended."
+
+
+def _result(said: bytes, out: Path) -> Rendered:
+    answer, _, ended = said.rpartition(b"\n")
+    try:
+        status = int(ended)
+    except ValueError:  # the template was killed; it may have been this photo
+        raise Refused(Reason.DECODER_CRASHED) from None
     if status == -signal.SIGXCPU:
         raise Refused(Reason.TOOK_TOO_LONG)
     if status < 0:
         raise Refused(Reason.DECODER_CRASHED)
-    if status > 0:
-        raise DecoderFailed(said.decode(errors="replace"))
     try:
-        document = json.loads(said)
-    except ValueError:
-        document = None
-    match document:
-        case {"rendered": dict(rendered)}:
-            return _rendered(rendered, out)
-        case {"refused": str(reason)}:
-            raise Refused(Reason(reason))
-        case {"failed": str(cause)}:
-            raise DecoderFailed(cause)
-        case _:
-            raise DecoderFailed("It does not say what it has done.")
+        match json.loads(answer):
+            case {"rendered": dict(rendered)}:
+                return _rendered(rendered, out)
+            case {"refused": str(reason)}:
+                refusal = Reason(reason)
+            case {"failed": str(cause)}:
+                raise DecoderFailed(cause)
+            case _:
+                raise ValueError
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
+        raise DecoderFailed("It does not say what it has done.") from None
+    raise Refused(refusal)
 
 
 def _rendered(document: dict[str, Any], out: Path) -> Rendered:
     files = []
     for file in document.pop("files"):
         path = out / file.pop("file")
-        files.append(
-            RenderedFile(**file, path=path, content_type=_CONTENT_TYPES[path.suffix], bytes=path.stat().st_size)
-        )
-    return Rendered(**document, files=tuple(files))
+        # A photo may have taken its decoder over: what it names is published.
+        found = path.lstat()
+        if path.parent != out or not stat.S_ISREG(found.st_mode):
+            raise ValueError
+        files.append(RenderedFile(**file, path=path, content_type=_CONTENT_TYPES[path.suffix], bytes=found.st_size))
+    camera = document.pop("camera")
+    return Rendered(**document, camera=Camera(**camera) if camera else None, files=tuple(files))

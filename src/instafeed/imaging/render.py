@@ -2,14 +2,16 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import BytesIO
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import Any, TypedDict, cast
 
 import blurhash
 from PIL import ExifTags, Image, ImageFile
 
+from instafeed.imaging.camera import Facts, read_facts
 from instafeed.imaging.refusals import Reason, Refused
 from instafeed.imaging.sniff import HEAD_BYTES, Format, sniff
 
@@ -21,7 +23,10 @@ SQUARE = 150
 # Cheap averaging may shrink a picture to this many times its final size; the rest of the way is Lanczos. On real photos
 # the result is 43 to 52 dB (PSNR) from Lanczos alone, which the encoders' own loss (31 to 36 dB) hides.
 _MARGIN = 1.5
-_HASH_SIDE = 32
+_FEW_COLOURS, _COLOUR_STEP = 8, 3
+# As close to the picture as JPEG and WebP are by default (docs/renditions.md).
+_AVIF_QUALITY, _AVIF_SPEED = 87, 8
+_HASH_SIDE = 20
 _HASH_COMPONENTS = (4, 3)
 
 # Module and class for each format. Opening by class tries (and imports) no other decoder, and takes of a JPEG file with
@@ -47,6 +52,8 @@ _TURNS = {
 }
 _FIRST_SIDEWAYS = 5
 
+_COLOURS = "PIL.ImageCms"
+
 _Size = tuple[int, int]
 
 
@@ -59,6 +66,14 @@ class File(TypedDict):
     height: int
 
 
+class Encodings(TypedDict):
+    """How renditions are written: `process.Encodings`."""
+
+    jpeg_quality: int
+    webp_quality: int
+    avif: bool
+
+
 class Document(TypedDict):
     """What `render_photo` made. `width` and `height` are the photo's own, upright."""
 
@@ -66,10 +81,20 @@ class Document(TypedDict):
     height: int
     has_alpha: bool
     blurhash: str
+    dominant_color: str
+    camera: Facts | None
     files: list[File]
 
 
-def render_photo(source: str, out: str, max_pixels: int) -> Document:
+def preload() -> None:
+    """Imports whatever `render_photo` may need; HEIF's decoder may be missing."""
+    for module, _ in _DECODERS.values():
+        with suppress(ModuleNotFoundError):
+            import_module(module)
+    import_module(_COLOURS)
+
+
+def render_photo(source: str, out: str, max_pixels: int, encodings: Encodings) -> Document:
     """Writes all renditions of the photo `source` into the directory `out`.
 
     The photo is decoded once. Each rendition is upright, in sRGB, no larger than the photo, and carries nothing but
@@ -80,15 +105,14 @@ def render_photo(source: str, out: str, max_pixels: int) -> Document:
         OSError: `source` cannot be read, or `out` not be written.
     """
     # Read whole, so that a fault of the disk cannot pass for one of the photo.
-    with open(source, "rb") as file:  # noqa: PTH123 -- pathlib would cost every process 8 ms
-        content = file.read()
+    content = Path(source).read_bytes()
     kind = sniff(content[:HEAD_BYTES])
     if kind is None:
         raise Refused(Reason.UNSUPPORTED)
     try:
         with _refusing(), warnings.catch_warnings(action="ignore"):
-            size, master = _decode(kind, BytesIO(content), max_pixels)
-        return _write(size, master, out)
+            size, master, camera = _decode(kind, BytesIO(content), max_pixels)
+        return _write(size, master, camera, out, encodings)
     except MemoryError:
         raise Refused(Reason.TOO_MUCH_MEMORY) from None
 
@@ -106,8 +130,10 @@ def _refusing() -> Iterator[None]:
         raise Refused(Reason.DAMAGED) from None
 
 
-def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.Image]:
-    """The photo's upright size, and the photo upright in sRGB (RGB or RGBA), as large as the renditions need it."""
+def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.Image, Facts | None]:
+    """The photo's upright size, the photo upright in sRGB (RGB or RGBA), as large as the renditions need it, and what its
+    camera wrote.
+    """
     # Pillow itself refuses what is above twice this, also where it allocates before the size can be seen here.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     image = _open(kind, file)
@@ -117,7 +143,8 @@ def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.
     if draft is None:
         # Only now it is certain how large a HEIF picture is.
         size = _bounded(image.size, max_pixels)
-    profile, orientation = image.info.get("icc_profile"), _orientation(kind, image)
+    exif = _exif(image)
+    profile, orientation = image.info.get("icc_profile"), _orientation(kind, exif)
     # Turned and converted when it is small: the same picture for a twelfth of the work.
     master = _resized(_eight_bit(image), _master_size(size), draft and draft[1])
     if orientation in _TURNS:
@@ -127,7 +154,7 @@ def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.
     master = _to_srgb(master, profile)
     # The encoders would write some of it: the JPEG comment, for one.
     master.info = {}
-    return size, master
+    return size, master, read_facts(exif)
 
 
 def _open(kind: Format, file: BytesIO) -> ImageFile.ImageFile:
@@ -167,21 +194,27 @@ def _resized(image: Image.Image, size: _Size, box: tuple[float, float, float, fl
     return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=_MARGIN)
 
 
-def _orientation(kind: Format, image: Image.Image) -> int:
+def _exif(image: Image.Image) -> Image.Exif:
+    """Empty where it is unreadable: that does not make the picture unusable."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        exif.get(ExifTags.Base.Orientation)
+    except Exception:
+        return Image.Exif()
+    return exif
+
+
+def _orientation(kind: Format, exif: Image.Exif) -> int:
     """The EXIF orientation, 1 to 8, that still has to be undone.
 
     Only EXIF counts, as in browsers; XMP's copy does not. In HEIF and AVIF not even EXIF does: the container says how
     to turn the picture (ISO/IEC 23000-22, 7.3.10.1). The HEIF decoder has done so already; Pillow's AVIF decoder leaves
     it to us, and puts what the container says in the place of EXIF's orientation.
     """
-    exif = Image.Exif()
-    if kind is Format.HEIF or "exif" not in image.info:
+    if kind is Format.HEIF:
         return 1
-    try:
-        exif.load(image.info["exif"])
-        orientation = exif.get(ExifTags.Base.Orientation)
-    except Exception:  # unreadable metadata do not make the picture unusable
-        return 1
+    orientation = exif.get(ExifTags.Base.Orientation)
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
 
 
@@ -202,7 +235,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     colours = image if alpha is None else image.convert("RGB")
     if profile:
-        cms = import_module("PIL.ImageCms")
+        cms = import_module(_COLOURS)
         try:
             embedded = cms.ImageCmsProfile(BytesIO(profile))
             colours = cms.profileToProfile(colours, embedded, cms.createProfile("sRGB"), outputMode="RGB")
@@ -214,27 +247,36 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return colours
 
 
-def _write(size: _Size, master: Image.Image, out: str) -> Document:
+def _write(size: _Size, master: Image.Image, camera: Facts | None, out: str, encodings: Encodings) -> Document:
     files: list[File] = []
     stems: dict[_Size, str] = {}
     pictures = _renditions(size, master)
+    suffixes = ("jpg", "webp", "avif") if encodings["avif"] else ("jpg", "webp")
     for name, picture in pictures.items():
         # Two renditions have the same size only where both are the whole photo.
         stem = stems.setdefault(picture.size, name)
         if stem == name:
-            _flat(picture).save(f"{out}/{stem}.jpg", quality=82, progressive=True, optimize=True, subsampling="4:2:0")
-            picture.save(f"{out}/{stem}.webp", quality=80, method=2)
+            _save(picture, f"{out}/{stem}", encodings)
         files += [
-            File(name=name, file=f"{stem}.{suffix}", width=picture.width, height=picture.height)
-            for suffix in ("jpg", "webp")
+            File(name=name, file=f"{stem}.{suffix}", width=picture.width, height=picture.height) for suffix in suffixes
         ]
     return Document(
         width=size[0],
         height=size[1],
         has_alpha=master.mode == "RGBA",
         blurhash=_blurhash(pictures[str(BOUNDS[-1])]),
+        dominant_color=_dominant_color(pictures[str(SQUARE)]),
+        camera=camera,
         files=files,
     )
+
+
+def _save(picture: Image.Image, stem: str, encodings: Encodings) -> None:
+    flat = _flat(picture)
+    flat.save(f"{stem}.jpg", quality=encodings["jpeg_quality"], progressive=True, optimize=True, subsampling="4:2:0")
+    picture.save(f"{stem}.webp", quality=encodings["webp_quality"], method=2)
+    if encodings["avif"]:
+        picture.save(f"{stem}.avif", quality=_AVIF_QUALITY, speed=_AVIF_SPEED, max_threads=1)
 
 
 def _renditions(size: _Size, master: Image.Image) -> dict[str, Image.Image]:
@@ -260,6 +302,14 @@ def _flat(image: Image.Image) -> Image.Image:
     paper = Image.new("RGB", image.size, "white")
     paper.paste(image, mask=image)
     return paper
+
+
+def _dominant_color(image: Image.Image) -> str:
+    """The commonest of the few colours that the picture is reduced to, as `#rrggbb`."""
+    few = _flat(image).reduce(_COLOUR_STEP).quantize(_FEW_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    _, commonest = max(cast("list[tuple[int, int]]", few.getcolors()))
+    red, green, blue = cast("list[int]", few.getpalette())[3 * commonest :][:3]
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _blurhash(image: Image.Image) -> str:

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from asyncpg import Record
 
 from instafeed.ids import shard_of
-from instafeed.models import Media, MediaStatus, PhotoOfPost, Rendition
+from instafeed.models import Camera, Media, MediaStatus, PhotoOfPost, Rendition
 from instafeed.storage.database import Connection
 
 _COLUMNS = (
-    "id, account_id, status, failure, object_key, content_type, size, sha256, width, height, blurhash, renditions,"
-    " post_id, alt_text"
+    "id, account_id, status, failure, object_key, content_type, size, sha256, width, height, blurhash, dominant_color,"
+    " camera_facts, camera, renditions, post_id, alt_text"
 )
 
 
@@ -19,21 +19,25 @@ def _from_record(record: Record) -> Media:
     values = dict(record)
     values["status"] = MediaStatus(values["status"])
     values["renditions"] = tuple(Rendition(**rendition) for rendition in values["renditions"])
+    values["camera"] = Camera(**values["camera"]) if values["camera"] else None
     return Media(**values)
 
 
-async def insert_pending(connection: Connection, media_id: int, *, account_id: int, object_key: str) -> bool:
+async def insert_pending(
+    connection: Connection, media_id: int, *, account_id: int, object_key: str, camera_facts: bool = False
+) -> bool:
     """Note that bytes are about to arrive: what a crash leaves behind can be found by this row. False if the id is
     taken.
     """
     return bool(
         await connection.fetchval(
-            "insert into media (shard, id, account_id, status, object_key) values ($1, $2, $3, 'pending', $4)"
+            "insert into media (shard, id, account_id, status, object_key, camera_facts) values ($1, $2, $3, 'pending', $4, $5)"
             " on conflict (shard, id) do nothing returning true",
             shard_of(media_id),
             media_id,
             account_id,
             object_key,
+            camera_facts,
         )
     )
 
@@ -56,11 +60,20 @@ async def mark_uploaded(
 
 
 async def mark_ready(
-    connection: Connection, media_id: int, *, width: int, height: int, blurhash: str, renditions: Iterable[Rendition]
+    connection: Connection,
+    media_id: int,
+    *,
+    width: int,
+    height: int,
+    blurhash: str,
+    dominant_color: str,
+    camera: Camera | None,
+    renditions: Iterable[Rendition],
 ) -> Media | None:
     """The renditions are stored, maybe once more; None if the row is gone or has failed."""
     record = await connection.fetchrow(
-        "update media set status = 'ready', width = $3, height = $4, blurhash = $5, renditions = $6"
+        "update media set status = 'ready', width = $3, height = $4, blurhash = $5, renditions = $6,"
+        " dominant_color = $7, camera = $8"
         f" where shard = $1 and id = $2 and status in ('processing', 'ready') returning {_COLUMNS}",
         shard_of(media_id),
         media_id,
@@ -68,6 +81,8 @@ async def mark_ready(
         height,
         blurhash,
         [asdict(rendition) for rendition in renditions],
+        dominant_color,
+        asdict(camera) if camera else None,
     )
     return _from_record(record) if record else None
 

@@ -105,6 +105,13 @@ async def checkpoint(connection: Connection, entry_id: int, position: int) -> No
     )
 
 
+async def set_position(connection: Connection, entry_id: int, position: int) -> None:
+    """Note a position that is no progress: neither the attempts nor the lease begin anew."""
+    await connection.execute(
+        "update outbox set position = $3 where shard = $1 and id = $2", shard_of(entry_id), entry_id, position
+    )
+
+
 async def renew(connection: Connection, entry_id: int) -> None:
     """Hold an entry for another `LEASE_SECONDS`."""
     await connection.execute(

@@ -6,7 +6,7 @@ from instafeed.ids import shard_of
 from instafeed.models import Upload
 from instafeed.storage.database import Connection
 
-_COLUMNS = "id, account_id, object_key, s3_upload_id, size, sha256, part_size, expires_at"
+_COLUMNS = "id, account_id, object_key, s3_upload_id, size, sha256, part_size, camera_facts, expires_at"
 
 
 def _from_record(record: Record) -> Upload:
@@ -22,6 +22,7 @@ async def insert(
     size: int,
     sha256: bytes,
     part_size: int,
+    camera_facts: bool,
     seconds: float,
 ) -> Upload | None:
     """Note an upload that is open for so many seconds: what a crash leaves behind can be found by this row.
@@ -29,8 +30,8 @@ async def insert(
     None if there is a row with this id, expired or not.
     """
     record = await connection.fetchrow(
-        "insert into uploads (shard, id, account_id, object_key, size, sha256, part_size, expires_at)"
-        f" values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8))"
+        "insert into uploads (shard, id, account_id, object_key, size, sha256, part_size, camera_facts, expires_at)"
+        f" values ($1, $2, $3, $4, $5, $6, $7, $8, now() + make_interval(secs => $9))"
         f" on conflict do nothing returning {_COLUMNS}",
         shard_of(upload_id),
         upload_id,
@@ -39,6 +40,7 @@ async def insert(
         size,
         sha256,
         part_size,
+        camera_facts,
         seconds,
     )
     return _from_record(record) if record else None
