@@ -101,14 +101,11 @@ CREATE TABLE public.media (
     post_id bigint,
     "position" smallint,
     alt_text text DEFAULT ''::text NOT NULL,
-<<<<<<< HEAD
-    original_deleted_at timestamp with time zone,
-    uploaded_at timestamp with time zone DEFAULT now() NOT NULL,
-=======
     dominant_color text,
     camera_facts boolean DEFAULT false NOT NULL,
     camera jsonb,
->>>>>>> photos-dec
+    original_deleted_at timestamp with time zone,
+    uploaded_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT media_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
     CONSTRAINT media_check1 CHECK ((shard = ((account_id >> 10) & (8191)::bigint))),
     CONSTRAINT media_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'processing'::text, 'ready'::text, 'failed'::text])))
@@ -205,6 +202,7 @@ CREATE TABLE public.uploads (
     size bigint NOT NULL,
     sha256 bytea NOT NULL,
     part_size integer NOT NULL,
+    camera_facts boolean DEFAULT false NOT NULL,
     expires_at timestamp with time zone NOT NULL,
     CONSTRAINT uploads_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
     CONSTRAINT uploads_check1 CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))

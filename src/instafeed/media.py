@@ -157,9 +157,7 @@ def type_of(head: bytes) -> str:
     return format_.content_type
 
 
-async def known(
-    res: Resources, viewer: Viewer, media_id: int, sha256: bytes, *, camera_facts: bool
-) -> Media | None:
+async def known(res: Resources, viewer: Viewer, media_id: int, sha256: bytes, *, camera_facts: bool) -> Media | None:
     """The viewer's photo with this SHA-256, which can be posted, if they sent it before.
 
     Where a post has it already, it is copied within S3, and the copy is a photo of its own.

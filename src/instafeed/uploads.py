@@ -33,7 +33,9 @@ from instafeed.storage.outbox import Kind
 from instafeed.work import note
 
 
-async def begin(res: Resources, viewer: Viewer, upload_id: int, *, size: int, sha256: bytes, camera_facts: bool) -> Upload:
+async def begin(
+    res: Resources, viewer: Viewer, upload_id: int, *, size: int, sha256: bytes, camera_facts: bool
+) -> Upload:
     """Open an upload.
 
     Args:

@@ -36,7 +36,9 @@ async def create_upload(body: schemas.NewUpload, res: Res, viewer: Uploader, onc
         there = await media.known(res, viewer, upload_id, body.sha256, camera_facts=body.camera_facts)
         if there is not None:
             return AlreadyThere(present.media(res, there))
-        begun = await uploads.begin(res, viewer, upload_id, size=body.size, sha256=body.sha256, camera_facts=body.camera_facts)
+        begun = await uploads.begin(
+            res, viewer, upload_id, size=body.size, sha256=body.sha256, camera_facts=body.camera_facts
+        )
         return present.upload(res, begun, ())
 
     return await once.create(make, account_id=viewer.account_id, location="/v1/media/uploads/{id}")
