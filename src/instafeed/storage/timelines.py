@@ -367,13 +367,15 @@ class Timelines:
         """Of each timeline at most `limit` ids below the one and not below the other, and how far down they are complete; None
         as in `read`. The timelines live on.
 
-        Only for timelines without disorder.
+        Only for timelines without disorder, one or more.
         """
-        by_bucket: dict[int, list[int]] = {}
+        # Only a cluster wants all of a script's keys in one slot.
+        cluster = (await self._redis.node(self._key(account_ids[0]))).cluster
+        together: dict[int, list[int]] = {}
         for account_id in account_ids:
-            by_bucket.setdefault(self.bucket_of(account_id), []).append(account_id)
+            together.setdefault(self.bucket_of(account_id) if cluster else 0, []).append(account_id)
         asked = []
-        for some in by_bucket.values():
+        for some in together.values():
             keys = [self._key(account_id) for account_id in some]
             node = await self._redis.node(keys[0])
             asked.append((some, node.run(_READ_MANY, keys, below, above, limit, self._idle_seconds)))
