@@ -39,7 +39,7 @@ DISORDER_SECONDS = 30
 """How late a post may reach home feeds, by its id, and still be pushed without a look."""
 _TRIM_SLACK = 50
 _IDS_A_CALL = 500
-_IDS_IN_FLIGHT = 2000
+_IDS_IN_FLIGHT = 1000
 _CALLS_IN_FLIGHT = 32
 _BUILD_SECONDS = 10
 _READ_AHEAD_SECONDS = 300
