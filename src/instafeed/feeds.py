@@ -5,9 +5,10 @@ whom V mutes and for suspended authors. Redis holds a window of it (`storage/tim
 celebrities are merged here. The window may hold too much (a deleted post, an author unfollowed a moment ago), which reading
 leaves out; it lacks nothing down to its floor.
 
-A page is read in steps: ids from the window, or from SQL where there is none or it ends; their posts, ready-made; what of
-them the viewer may see now; until the page is full and one more is known, or the feed has ended. When everything is cached
-that takes two trips to Redis: one for the window and what is known of the viewer's rights, one for posts and rights.
+A page is read in steps: ids from the window; where there is none or it ends, from what was read ahead of SQL, or from SQL;
+their posts, ready-made; what of them the viewer may see now; until the page is full and one more is known, or the feed has
+ended. When everything is cached that takes two trips to Redis: one for the window or what was read ahead and what is known of
+the viewer's rights, one for posts and rights.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
 from instafeed.storage.post_cache import CachedPost, Found
 from instafeed.storage.rights_cache import Look as RightsLook
-from instafeed.storage.timelines import Window
+from instafeed.storage.timelines import ReadAhead, Window
 from instafeed.visibility import shown_in_feeds
 
 Render = Callable[[Post], bytes]
@@ -40,7 +41,7 @@ Admission = Callable[[], Awaitable[None]]
 _Sql = Callable[[], AbstractAsyncContextManager[Connection]]
 """A connection for a read that was admitted."""
 
-_FROM_WINDOW, _FROM_SQL = map(telemetry.FEED_READS.labels, ("window", "sql"))
+_FROM_WINDOW, _FROM_READ_AHEAD, _FROM_SQL = map(telemetry.FEED_READS.labels, ("window", "read_ahead", "sql"))
 
 _SPARE = 10
 """Ids read beyond a page, so that a few that may not be shown cost no further trip."""
@@ -48,6 +49,8 @@ _PLAIN_SECONDS = 3600
 """How long a post without a URL is cached."""
 _REFILLS = 3
 """Times that a page is filled from a window full of what may not be shown, before SQL takes over."""
+_READ_AHEAD = 500
+"""Ids that are asked of SQL at once below the window: hardly more work than those of one page."""
 
 
 class Look(NamedTuple):
@@ -56,6 +59,7 @@ class Look(NamedTuple):
     rights: RightsLook
     window: "asyncio.Future[Any]"
     limit: int | None
+    read_ahead: "asyncio.Future[Any] | None"
 
     @property
     def is_warm(self) -> bool:
@@ -68,7 +72,9 @@ async def begin_read(res: Resources, account_id: int, *, below: int, limit: int)
     first = limit + 1 + _SPARE if below == MAX_ID else None
     try:
         rights = await res.rights.begin_look(account_id)
-        return Look(rights, await res.timelines.begin_read(account_id, limit=first), first)
+        window = await res.timelines.begin_read(account_id, limit=first, below=below)
+        read_ahead = None if below == MAX_ID else await res.timelines.ask_read_ahead(account_id)
+        return Look(rights, window, first, read_ahead)
     except RedisAway:
         return None
 
@@ -102,24 +108,17 @@ async def read_home(
     look = look or await begin_read(res, me, below=below, limit=limit)
     rights = await _rights(res, me, look, sql)
     window = await _window(res, me, look, rights, sql)
-    page = _Filling(res, me, rights, render, sql)
-    position, ended = below, False
-    for _ in range(_REFILLS):
-        batch = await window.batch(position, limit + 1 - len(page.shown)) if window else None
-        if batch is None:
-            break
-        ids = batch.ids[: limit + 1 - len(page.shown)]
-        await page.add(ids)
-        position, ended = (batch.floor, batch.to_the_end) if len(ids) == len(batch.ids) else (ids[-1], False)
-        if ended or len(page.shown) > limit:
-            break
-    (_FROM_WINDOW if ended or len(page.shown) > limit else _FROM_SQL).inc()
-    while not ended and len(page.shown) <= limit:
-        wanted = limit + 1 - len(page.shown)
-        ids = await page.ids_from_sql(below=position, limit=wanted)
-        await page.add(ids)
-        ended = len(ids) < wanted
-        position = ids[-1] if ids else position
+    page = _Filling(res, me, rights, render, sql, below=below, limit=limit)
+    source = _FROM_WINDOW
+    if window is not None:
+        await page.fill(window)
+    if not page.is_done:
+        source = _FROM_READ_AHEAD
+        await page.fill(_ReadAheadReader(res, me, rights, look, sql))
+    if not page.is_done:
+        source = _FROM_SQL
+        await page.fill_from_sql()
+    source.inc()
     shown = page.shown
     return Page(shown[:limit], next=shown[limit - 1][0] if len(shown) > limit else None)
 
@@ -145,19 +144,20 @@ class _Admitted(NamedTuple):
 
 
 class _Rights(NamedTuple):
-    """What a viewer may see: posts of `authors`, or where that is None, of those whom the cache names."""
+    """What a viewer may see: posts of `authors`, or where that is None, of those whom the cache's entry `name` names."""
 
     celebrities: list[int]
+    name: bytes = b""
     authors: frozenset[int] | None = None
 
 
 async def _rights(res: Resources, me: int, look: Look | None, sql: _Sql) -> _Rights:
     try:
-        celebrities = await res.rights.finish_look(look.rights) if look else None
+        known = await res.rights.finish_look(look.rights) if look else None
     except RedisAway:
-        celebrities = None
-    if celebrities is not None:
-        return _Rights(celebrities)
+        known = None
+    if known is not None:
+        return _Rights(known.celebrities, known.name)
     return await _rights_from_sql(res, me, sql)
 
 
@@ -172,7 +172,7 @@ async def _rights_from_sql(res: Resources, me: int, sql: _Sql) -> _Rights:
     if fill is not None:
         with contextlib.suppress(RedisAway):
             await res.rights.finish_fill(fill, authors, celebrities)
-    return _Rights(celebrities, frozenset(authors))
+    return _Rights(celebrities, authors=frozenset(authors))
 
 
 class _WindowReader:
@@ -216,6 +216,63 @@ class _WindowReader:
             together = {*found, *(id_ for recent in whole for id_ in recent.ids)}
             found = sorted((id_ for id_ in together if id_ >= floor), reverse=True)
         return Window(found, floor) if floor < below else None
+
+
+class _ReadAheadReader:
+    """Reads on below the window, in ids of which SQL was asked for many at once.
+
+    The posts of celebrities are asked of SQL for each page: when one comes late, nobody tells their followers' read-aheads.
+    """
+
+    def __init__(self, res: Resources, me: int, rights: _Rights, look: Look | None, sql: _Sql) -> None:
+        self._res = res
+        self._me = me
+        self._rights = rights
+        self._asked = look.read_ahead if look else None
+        self._sql = sql
+        self._held: ReadAhead | None = None
+
+    async def batch(self, below: int, wanted: int) -> Window | None:
+        """At least `wanted` ids below `below`, unless fewer were read ahead; None if nothing can be."""
+        if not self._rights.name:
+            return None
+        try:
+            held = await self._find(below)
+        except RedisAway:
+            return None
+        if held is None:
+            return None
+        count = wanted + _SPARE
+        found = _slice(held.ids, below, count)
+        floor = found[-1] if len(found) == count else held.floor
+        if self._rights.celebrities:
+            async with self._sql() as connection:
+                recent = await post_rows.published_ids(connection, self._rights.celebrities, below=below, limit=count)
+            floor = max(floor, recent[-1] if len(recent) == count else 0)
+            found = sorted((id_ for id_ in {*found, *recent} if id_ >= floor), reverse=True)
+        return Window(found, floor)
+
+    async def _find(self, below: int) -> ReadAhead | None:
+        if self._held is None:
+            asked = self._asked or await self._res.timelines.ask_read_ahead(self._me)
+            self._held = self._res.timelines.read_ahead_of(await asked)
+        if self._held is None or self._held.rights != self._rights.name or not self._held.covers(below):
+            self._held = await self._read_ahead(below)
+        return self._held
+
+    async def _read_ahead(self, below: int) -> ReadAhead | None:
+        # Asked after their name: should they be others by now, nobody will believe in that name any more.
+        authors = await self._res.rights.members(self._me)
+        reading = await self._res.timelines.begin_read_ahead(self._me) if authors else None
+        if authors is None or reading is None:
+            return None
+        authors.difference_update(self._rights.celebrities)
+        async with self._sql() as connection:
+            ids = await post_rows.published_ids(connection, authors, below=below, limit=_READ_AHEAD)
+        floor = ids[-1] if len(ids) == _READ_AHEAD else 0
+        found = ReadAhead(self._rights.name, below, floor, ids)
+        await self._res.timelines.finish_read_ahead(reading, found)
+        return found
 
 
 def _slice(ids: list[int], below: int, count: int) -> list[int]:
@@ -267,10 +324,15 @@ async def _rebuild_recents(res: Resources, celebrities: list[int], sql: _Sql) ->
 
 
 class _Filling:
-    """A page while it is filled."""
+    """A page while it is filled: with one post more than it shows, to know whether there is a next one."""
 
-    def __init__(self, res: Resources, me: int, rights: _Rights, render: Render, sql: _Sql) -> None:
+    def __init__(
+        self, res: Resources, me: int, rights: _Rights, render: Render, sql: _Sql, *, below: int, limit: int
+    ) -> None:
         self.shown: list[tuple[int, CachedPost]] = []
+        self._position = below
+        self._limit = limit
+        self._ended = False
         self._res = res
         self._me = me
         self._rights = rights
@@ -278,7 +340,38 @@ class _Filling:
         self._sql = sql
         self._met_hidden = False
 
-    async def add(self, ids: list[int]) -> None:
+    @property
+    def _wanted(self) -> int:
+        return self._limit + 1 - len(self.shown)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is full, or the feed has ended."""
+        return self._ended or self._wanted <= 0
+
+    async def fill(self, reader: "_WindowReader | _ReadAheadReader") -> None:
+        """Fill it as far as `reader` knows what comes next."""
+        for _ in range(_REFILLS):
+            batch = None if self.is_done else await reader.batch(self._position, self._wanted)
+            if batch is None:
+                return
+            ids = batch.ids[: self._wanted]
+            await self._add(ids)
+            whole = len(ids) == len(batch.ids)
+            self._position, self._ended = (batch.floor, batch.to_the_end) if whole else (ids[-1], False)
+
+    async def fill_from_sql(self) -> None:
+        """Fill it by the feed's definition. Suspended authors are left out once there were hidden posts."""
+        while not self.is_done:
+            authors, wanted = {self._me, *await self._authors()}, self._wanted
+            async with self._sql() as connection:
+                if self._met_hidden:
+                    authors -= await account_rows.suspended_among(connection, authors)
+                ids = await post_rows.published_ids(connection, authors, below=self._position, limit=wanted)
+            await self._add(ids)
+            self._position, self._ended = ids[-1] if ids else 0, len(ids) < wanted
+
+    async def _add(self, ids: list[int]) -> None:
         """Add those of the posts that the viewer may see now; `ids` in their order."""
         if not ids:
             return
@@ -293,14 +386,6 @@ class _Filling:
             for id_ in ids
             if (post := posts.get(id_)) is not None and (post.author_id in allowed or post.author_id == self._me)
         ]
-
-    async def ids_from_sql(self, *, below: int, limit: int) -> list[int]:
-        """The next ids by the feed's definition. Suspended authors are left out once there were hidden posts."""
-        authors = {self._me, *await self._authors()}
-        async with self._sql() as connection:
-            if self._met_hidden:
-                authors -= await account_rows.suspended_among(connection, authors)
-            return await post_rows.published_ids(connection, authors, below=below, limit=limit)
 
     async def _authors(self) -> Collection[int]:
         if self._rights.authors is None:

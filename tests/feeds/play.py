@@ -40,6 +40,7 @@ class Past:
     """Whoever has more followers is a celebrity; from this number down, no more."""
     at_once: int = 1000
     """More followers are served in chunks of so many."""
+    read_ahead: int = 12
     posts: list[int] = field(default_factory=list)
     """Their authors, oldest post first."""
     follows: set[tuple[int, int]] = field(default_factory=set)
@@ -386,6 +387,13 @@ class Play:
             await self._check_windows(account)
             defined = await self.world.defined_posts(account)
             limit = limits[number]
+            asked = await self.world.res.timelines.ask_read_ahead(account)
+            ahead = self.world.res.timelines.read_ahead_of(await asked)
+            if ahead is not None:
+                await self.world.page(account, 1)  # whose posts they are is known from here on
+                read = await self.world.walk_posts(account, limits, ahead.top)
+                below = [(id_, post) for id_, post in defined.items() if id_ < ahead.top]
+                assert list(read.items()) == below, f"account {number} below what was read ahead"
             for sizes in ([limit], limits):
                 read = await self.world.walk_posts(account, sizes)
                 assert list(read.items()) == list(defined.items()), f"account {number} in pages of {sizes}"
@@ -426,6 +434,7 @@ async def run(gated: World, past: Past, steps: Iterable[Step], limits: list[int]
     play = Play(World(replace(res, timelines=lists, recents=recents, settings=settings)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delivery, "_AT_ONCE", past.at_once)
+        patch.setattr(feeds, "_READ_AHEAD", past.read_ahead)
         patch.setattr(delivery, "_NO_CELEBRITY_BELOW", 1 + 0.5 / past.celebrity)  # with one follower less they are none
         await play.begin(past)
         try:

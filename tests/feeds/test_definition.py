@@ -24,6 +24,7 @@ pasts = st.builds(
     disorder=st.sampled_from([3, 3, 0]),
     celebrity=st.sampled_from([1, 1, 2, 1000]),
     at_once=st.sampled_from([1, 1, 2, 1000]),
+    read_ahead=st.sampled_from([12, 12, 4, 1000]),
     posts=st.lists(place, max_size=25)
     | st.builds(list.__mul__, place.map(lambda author: [author]), st.integers(1, 13)),
     follows=st.sets(st.tuples(place, place), max_size=8),

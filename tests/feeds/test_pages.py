@@ -124,13 +124,13 @@ async def test_within_the_window_sql_is_asked_for_no_ids(world: World) -> None:
     newcomer = await world.account()
     await add_posts(world, [newcomer] * 4)
     await world.materialise(newcomer)
-    from_window, from_sql = reads("window"), reads("sql")
+    from_window, below = reads("window"), reads("read_ahead")
     await world.page(reader, 5)  # of the last few in a list nobody knows what belongs between them
     await world.page(newcomer, 4)
     await world.walk(newcomer, [3])
-    assert (reads("window"), reads("sql")) == (from_window + 4, from_sql)
+    assert (reads("window"), reads("read_ahead")) == (from_window + 4, below)
     await world.page(reader, 7)
-    assert (reads("window"), reads("sql")) == (from_window + 4, from_sql + 1)
+    assert (reads("window"), reads("read_ahead")) == (from_window + 4, below + 1)
 
 
 async def test_a_full_page_comes_though_the_whole_window_may_not_be_shown(world: World) -> None:

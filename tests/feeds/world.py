@@ -48,9 +48,11 @@ _END_HOLDS = """
 for _, key in ipairs(redis.call('KEYS', 'rights:*')) do
   if string.find(key, ':hold$') or string.find(key, ':fill$') then redis.call('DEL', key) end
 end
-for _, key in ipairs(redis.call('KEYS', 'post:*')) do
-  local value = redis.call('GET', key)
-  if string.find(value, '^[-?]') then redis.call('DEL', key) end
+for _, pattern in ipairs({'post:*', 'feed:*:ahead'}) do
+  for _, key in ipairs(redis.call('KEYS', pattern)) do
+    local value = redis.call('GET', key)
+    if string.find(value, '^[-?]') then redis.call('DEL', key) end
+  end
 end
 """
 

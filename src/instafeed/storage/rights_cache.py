@@ -2,7 +2,8 @@
 
 An entry is a set of account ids, the viewer's own among them, and lives in the slot of the viewer's feed. Beside it stands
 which of them are celebrities, whose posts are merged when the feed is read, and as of which *generation* of the list of all
-celebrities that is so: the generation changes with the list, and an entry of another one is not believed.
+celebrities that is so: the generation changes with the list, and an entry of another one is not believed. Each entry has a
+*name*, which no other ever has: what was read by an entry's authors is believed only while that entry is there.
 
 Whoever is about to change the truth *holds* the
 entry first: it is gone then, and nobody can fill it until the hold is released after the commit. A hold that nobody
@@ -49,6 +50,13 @@ return 1
 """)
 
 _GENERATION = "{celebrities}"
+
+
+class Known(NamedTuple):
+    """What the cache says at once of an entry: its name, and which celebrities the viewer follows."""
+
+    name: bytes
+    celebrities: list[int]
 
 
 class Look(NamedTuple):
@@ -104,16 +112,17 @@ class RightsCache:
         other = await self._redis.node(_GENERATION)
         return Look((node.send("GET", key), other.send("GET", f"{_GENERATION}:{other.epoch}")))
 
-    async def finish_look(self, look: Look) -> list[int] | None:
-        """Which celebrities the viewer follows; None if there is no entry to be believed."""
+    async def finish_look(self, look: Look) -> Known | None:
+        """What there is to know of the entry; None if there is none to be believed."""
         asked = look.asked
-        celebrities, generation = await asked[0] if len(asked) == 1 else (await asked[0], await asked[1])
-        if celebrities is None or generation is None:
+        header, generation = await asked[0] if len(asked) == 1 else (await asked[0], await asked[1])
+        if header is None or generation is None:
             return None
-        of, _, ids = celebrities.partition(b" ")
+        name, _, rest = header.partition(b" ")
+        of, _, ids = rest.partition(b" ")
         if of != generation:
             return None
-        return [int(id_) for id_ in ids.split(b",")] if ids else []
+        return Known(name, [int(id_) for id_ in ids.split(b",")] if ids else [])
 
     async def begin_ask(self, account_id: int, author_ids: Sequence[int]) -> "asyncio.Future[Any]":
         """Ask which of these authors' posts the viewer's feed may show; `finish_ask` understands the answer."""
@@ -151,7 +160,7 @@ class RightsCache:
         """What the database said after `begin_fill`; dropped if it may be no longer true."""
         node = await self._redis.node(self.tag(fill.account_id))
         ids = ",".join(map(str, [fill.account_id, *author_ids]))
-        header = f"{fill.generation.decode()} {','.join(map(str, celebrities))}"
+        header = f"{fill.token} {fill.generation.decode()} {','.join(map(str, celebrities))}"
         await node.run(_FILL, self._keys(fill.account_id, fill.epoch), fill.token, _SECONDS, ids, header)
 
     async def renew_celebrities(self) -> None:

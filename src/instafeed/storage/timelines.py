@@ -15,16 +15,23 @@ can belong between. Posts that come later than the disorder, and those that are 
 **Completeness.** A list lacks no post of the timeline between its newest and the *floor*: its lowest entry plus the disorder,
 or the very end.
 
+**Read-ahead.** Beside a timeline stands for some minutes what a reader below its floor asked PostgreSQL for in advance: ids
+that a page may begin with, from a *top* down. It lacks nothing that the query did not see: what is published late deletes it, as
+every push does that looks at the list; one that does not look is of an id that is higher than any top. While PostgreSQL is
+asked, the builder's mark stands there, and is deleted likewise. It names the rights (`storage/rights_cache.py`) by which the
+query chose authors, and is worth nothing to a reader who has others.
+
 Ids never become Lua numbers, which lose digits above 2^53, but to be compared with a bound that is coarser than that:
 without leading zeros the longer decimal is the larger, and of two of the same length the later in the alphabet.
 """
 
 import asyncio
 import secrets
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from instafeed.ids import SEQUENCE_BITS, SHARD_BITS, shard_of
+from instafeed.ids import MAX_ID, SEQUENCE_BITS, SHARD_BITS, shard_of
 from instafeed.storage.follows import PackedFollowers
 from instafeed.storage.redis import RedisServer, Script
 
@@ -32,9 +39,10 @@ DISORDER_SECONDS = 30
 """How late a post may reach home feeds, by its id, and still be pushed without a look."""
 _TRIM_SLACK = 50
 _IDS_A_CALL = 500
-_IDS_IN_FLIGHT = 2000
+_IDS_IN_FLIGHT = 1000
 _CALLS_IN_FLIGHT = 32
 _BUILD_SECONDS = 10
+_READ_AHEAD_SECONDS = 300
 
 # Shared by the scripts that change a list. `write` replaces a list and keeps its time to live; `raise` notes the highest id
 # that was put into any list of the bucket and returns the one before.
@@ -102,6 +110,7 @@ local call, sub = redis.call, string.sub
 local id, keys, width, cap = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local full = cap + tonumber(ARGV[5])
 local function insert(key)
+  call('DEL', key .. ':ahead')
   local head = call('LINDEX', key, 0)
   if not head or call('LPOS', key, id) then return 0 end
   if below(head, id) then return call('LPUSHX', key, id) end
@@ -190,13 +199,32 @@ return 1
 """
 )
 
-# KEYS: list. ARGV: how many entries (0: all), seconds to live. Returns the list's first entries; nothing if it is not whole.
+# KEYS: list. ARGV: how many entries (0: all), seconds to live, below which id. Returns the list's first entries, or the last
+# one if it holds none below; nothing if it is not whole.
 # That the list lives on also shows that Redis takes writes: one that does not may not have been told of changes.
-_READ = Script("""
+_READ = Script(
+    _LIBRARY
+    + """
 local tail = redis.call('LINDEX', KEYS[1], -1)
 if not tail or string.byte(tail) == 45 then return false end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
+if tail ~= '0' and not below(tail, ARGV[3]) then return {tail} end
 return redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[1]) - 1)
+"""
+)
+
+# KEYS: read-ahead, high. ARGV: builder's mark, seconds. Returns the bucket's high; nothing if another builder is at work, or if
+# nothing is known of how high pushes are.
+_BEGIN_READ_AHEAD = Script("""
+local high = redis.call('GET', KEYS[2])
+if not high or redis.call('GETRANGE', KEYS[1], 0, 0) == '?' then return false end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return high
+""")
+
+# KEYS: read-ahead. ARGV: builder's mark, what was read, seconds.
+_FINISH_READ_AHEAD = Script("""
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
 """)
 
 # KEYS: lists, strictly sorted. ARGV: ids are wanted below this one, from this one on, how many of each list, seconds that the
@@ -244,6 +272,29 @@ class Window(NamedTuple):
         return self.floor == 0
 
 
+class ReadAhead(NamedTuple):
+    """Ids below a window, newest first; no other is missing from below `top` down to `floor` (0: the end)."""
+
+    rights: bytes
+    """The name of the rights as of which it was read."""
+    top: int
+    floor: int
+    ids: list[int]
+
+    def covers(self, below: int) -> bool:
+        """Whether it says what comes next below `below`."""
+        return self.floor < below <= self.top
+
+
+class ReadingAhead(NamedTuple):
+    """PostgreSQL is being asked for a read-ahead."""
+
+    account_id: int
+    mark: str
+    top: int
+    """What is not below may be pushed without a look."""
+
+
 class Timelines:
     """The timelines of all accounts of one kind.
 
@@ -289,12 +340,12 @@ class Timelines:
         before, after = self.key_parts
         return f"{before}{bucket}{after}high"
 
-    async def begin_read(self, account_id: int, *, limit: int | None) -> "asyncio.Future[Any]":
-        """Ask for the first `limit` entries (None: all); `finish_read` understands the answer. The timeline lives on for as
-        long as an idle one lives.
+    async def begin_read(self, account_id: int, *, limit: int | None, below: int = MAX_ID) -> "asyncio.Future[Any]":
+        """Ask for the first `limit` entries (None: all), of which there need be none if none is below `below`; `finish_read`
+        understands the answer. The timeline lives on for as long as an idle one lives.
         """
         key = self._key(account_id)
-        return (await self._redis.node(key)).run(_READ, [key], limit or 0, self._idle_seconds)
+        return (await self._redis.node(key)).run(_READ, [key], limit or 0, self._idle_seconds, below)
 
     def finish_read(self, found: Sequence[bytes] | None) -> Window | None:
         """What `begin_read` was answered; None if the timeline is not materialised or is being rebuilt."""
@@ -316,13 +367,15 @@ class Timelines:
         """Of each timeline at most `limit` ids below the one and not below the other, and how far down they are complete; None
         as in `read`. The timelines live on.
 
-        Only for timelines without disorder.
+        Only for timelines without disorder, one or more.
         """
-        by_bucket: dict[int, list[int]] = {}
+        # Only a cluster wants all of a script's keys in one slot.
+        cluster = (await self._redis.node(self._key(account_ids[0]))).cluster
+        together: dict[int, list[int]] = {}
         for account_id in account_ids:
-            by_bucket.setdefault(self.bucket_of(account_id), []).append(account_id)
+            together.setdefault(self.bucket_of(account_id) if cluster else 0, []).append(account_id)
         asked = []
-        for some in by_bucket.values():
+        for some in together.values():
             keys = [self._key(account_id) for account_id in some]
             node = await self._redis.node(keys[0])
             asked.append((some, node.run(_READ_MANY, keys, below, above, limit, self._idle_seconds)))
@@ -398,3 +451,35 @@ class Timelines:
         ids = ",".join(map(str, post_ids))
         done = await self._redis.run(_FINISH, keys, marker, self._window, ids, int(to_the_end), self._idle_seconds)
         return bool(done)
+
+    async def ask_read_ahead(self, account_id: int) -> "asyncio.Future[Any]":
+        """Ask for what was read ahead; `read_ahead_of` understands the answer."""
+        key = self._key(account_id)
+        return (await self._redis.node(key)).send("GET", f"{key}:ahead")
+
+    def read_ahead_of(self, found: bytes | None) -> ReadAhead | None:
+        """What `ask_read_ahead` was answered; None if there is nothing, or nothing yet."""
+        if found is None or found.startswith(b"?"):
+            return None
+        rights, _, packed = found.partition(b" ")
+        top, floor, *ids = struct.unpack(f"<{len(packed) // 8}q", packed)
+        return ReadAhead(rights, top, floor, ids)
+
+    async def begin_read_ahead(self, account_id: int) -> ReadingAhead | None:
+        """Say that PostgreSQL is about to be asked for what is below the window, which takes the place of what was read ahead
+        before; None if somebody else is at it.
+        """
+        key, mark = self._key(account_id), f"?{secrets.token_hex(8)}"
+        keys = [f"{key}:ahead", self._high(self.bucket_of(account_id))]
+        high: bytes | None = await self._redis.run(_BEGIN_READ_AHEAD, keys, mark, _BUILD_SECONDS)
+        return None if high is None else ReadingAhead(account_id, mark, int(high) - self._floor_above)
+
+    async def finish_read_ahead(self, reading: ReadingAhead, found: ReadAhead) -> None:
+        """What PostgreSQL said after `begin_read_ahead`; dropped if it may be no longer true."""
+        top = min(found.top, reading.top)
+        ids = [id_ for id_ in found.ids if id_ < top]
+        packed = struct.pack(f"<{2 + len(ids)}q", top, found.floor, *ids)
+        key = f"{self._key(reading.account_id)}:ahead"
+        await self._redis.run(
+            _FINISH_READ_AHEAD, [key], reading.mark, found.rights + b" " + packed, _READ_AHEAD_SECONDS
+        )
