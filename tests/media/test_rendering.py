@@ -35,7 +35,8 @@ from tests.processes import running_worker
 from tests.workers import running_workers
 
 # What marks metadata in a JPEG or a WebP file; and words that cameras write into it.
-MARKERS = [b"Exif\0\0", b"EXIF", b"http://ns.adobe.com", b"XMP", b"xpacket", b"ICC_PROFILE", b"ICCP", b"GPS", b"MPF\0"]
+# None so short that compressed pixels have it by chance. A place is written within EXIF or XMP only.
+MARKERS = [b"Exif\0\0", b"EXIF", b"http://ns.adobe.com", b"XMP ", b"xpacket", b"ICC_PROFILE", b"ICCP", b"MPF\0"]
 MARKERS += [b"Photoshop", b"Apple", b"NIKON", b"Canon", b"Nokia", b"HMD Global", b"Jolla"]
 BOUNDS = {"1080": 1080, "640": 640, "320": 320}
 TYPES = {"image/jpeg": "JPEG", "image/webp": "WEBP"}
@@ -401,7 +402,9 @@ async def test_a_burst_of_photos_is_decoded_two_at_once_and_holds_no_post_up(
     ready = await poster.upload()
     [entry] = await entries(quiet, Kind.RENDER)
     await perform(quiet, entry.id, Kind.RENDER, media.render)
-    burst = await asyncio.gather(*(reader.upload(jpeg(seed=number)) for number in range(60)))
+    burst = []
+    for first in range(0, 60, 10):
+        burst += await asyncio.gather(*(reader.upload(jpeg(seed=number)) for number in range(first, first + 10)))
     delivered = asyncio.Event()
     jobs = most = 0
 
