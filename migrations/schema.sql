@@ -1,6 +1,14 @@
 -- What all migrations together make of an empty database; for reading, never run. A test holds it against them.
 -- Left out: the partitions. Each sharded table has eight, <table>_0 to <table>_7, by hash of `shard`.
 
+CREATE FUNCTION public.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+  raise exception '% is append-only', tg_table_name;
+end
+$$;
+
 CREATE TABLE public.accounts (
     shard smallint NOT NULL,
     id bigint NOT NULL,
@@ -27,6 +35,23 @@ CREATE TABLE public.activity (
     CONSTRAINT activity_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
+
+CREATE TABLE public.admins (
+    account_id bigint NOT NULL
+);
+
+CREATE TABLE public.audit_log (
+    id bigint NOT NULL,
+    admin_id bigint,
+    operator text,
+    action text NOT NULL,
+    subject_kind text NOT NULL,
+    subject_id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    case_id bigint,
+    note text NOT NULL,
+    CONSTRAINT audit_log_check CHECK (((admin_id IS NULL) <> (operator IS NULL)))
+);
 
 CREATE TABLE public.blocked_by (
     shard smallint NOT NULL,
@@ -157,6 +182,33 @@ CREATE TABLE public.posts (
 )
 PARTITION BY HASH (shard);
 
+CREATE TABLE public.report_cases (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    subject_kind text NOT NULL,
+    subject_id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    report_count integer DEFAULT 0 NOT NULL,
+    reasons text[] DEFAULT '{}'::text[] NOT NULL,
+    resolution text,
+    resolved_by bigint,
+    resolved_at timestamp with time zone,
+    CONSTRAINT report_cases_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
+    CONSTRAINT report_cases_check1 CHECK ((shard = ((subject_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.reports (
+    shard smallint NOT NULL,
+    case_id bigint NOT NULL,
+    reporter_id bigint NOT NULL,
+    id bigint NOT NULL,
+    reason text NOT NULL,
+    detail text NOT NULL,
+    CONSTRAINT reports_check CHECK ((shard = ((case_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.requesters (
     shard smallint NOT NULL,
     followee_id bigint NOT NULL,
@@ -214,11 +266,28 @@ CREATE TABLE public.usernames (
     account_id bigint NOT NULL
 );
 
+CREATE TABLE public.warnings (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    id bigint NOT NULL,
+    subject_kind text NOT NULL,
+    subject_id bigint NOT NULL,
+    message text NOT NULL,
+    CONSTRAINT warnings_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 ALTER TABLE ONLY public.accounts
     ADD CONSTRAINT accounts_pkey PRIMARY KEY (shard, id);
 
 ALTER TABLE ONLY public.activity
     ADD CONSTRAINT activity_pkey PRIMARY KEY (shard, account_id, kind, subject_id, actor_id);
+
+ALTER TABLE ONLY public.admins
+    ADD CONSTRAINT admins_pkey PRIMARY KEY (account_id);
+
+ALTER TABLE ONLY public.audit_log
+    ADD CONSTRAINT audit_log_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.blocked_by
     ADD CONSTRAINT blocked_by_pkey PRIMARY KEY (shard, blocked_id, blocker_id);
@@ -253,6 +322,12 @@ ALTER TABLE ONLY public.outbox
 ALTER TABLE ONLY public.posts
     ADD CONSTRAINT posts_pkey PRIMARY KEY (shard, id);
 
+ALTER TABLE ONLY public.report_cases
+    ADD CONSTRAINT report_cases_pkey PRIMARY KEY (shard, id);
+
+ALTER TABLE ONLY public.reports
+    ADD CONSTRAINT reports_pkey PRIMARY KEY (shard, case_id, reporter_id);
+
 ALTER TABLE ONLY public.requesters
     ADD CONSTRAINT requesters_pkey PRIMARY KEY (shard, followee_id, requester_id);
 
@@ -271,7 +346,12 @@ ALTER TABLE ONLY public.uploads
 ALTER TABLE ONLY public.usernames
     ADD CONSTRAINT usernames_pkey PRIMARY KEY (username);
 
+ALTER TABLE ONLY public.warnings
+    ADD CONSTRAINT warnings_pkey PRIMARY KEY (shard, account_id, id);
+
 CREATE INDEX accounts_celebrities ON ONLY public.accounts USING btree (id) WHERE (delivery > 0);
+
+CREATE INDEX audit_log_account ON public.audit_log USING btree (account_id, id);
 
 CREATE INDEX blocks_id ON ONLY public.blocks USING btree (shard, blocker_id, id);
 
@@ -303,6 +383,14 @@ CREATE INDEX posts_author ON ONLY public.posts USING btree (shard, author_id, id
 
 CREATE INDEX posts_published ON ONLY public.posts USING btree (shard, author_id, id) WHERE (published_at IS NOT NULL);
 
+CREATE INDEX report_cases_open ON ONLY public.report_cases USING btree (id) WHERE (resolved_at IS NULL);
+
+CREATE UNIQUE INDEX report_cases_subject ON ONLY public.report_cases USING btree (shard, subject_kind, subject_id) WHERE (resolved_at IS NULL);
+
+CREATE INDEX reports_id ON ONLY public.reports USING btree (shard, case_id, id);
+
+CREATE INDEX reports_reporter ON ONLY public.reports USING btree (reporter_id, id);
+
 CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
 
 CREATE INDEX sessions_account ON ONLY public.sessions USING btree (shard, account_id);
@@ -312,3 +400,5 @@ CREATE INDEX uploads_account ON ONLY public.uploads USING btree (shard, account_
 CREATE INDEX uploads_expires ON ONLY public.uploads USING btree (expires_at);
 
 CREATE INDEX uploads_stored ON ONLY public.uploads USING btree (object_key);
+
+CREATE TRIGGER audit_log_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();

@@ -71,24 +71,47 @@ def test_check_says_that_every_server_answers(run: Run, settings: Settings) -> N
     ]
 
 
+async def admin(settings: Settings, *arguments: str) -> str:
+    """What `instafeed admin` says, after its exit status."""
+    command = [sys.executable, "-m", "instafeed", "admin", *arguments]
+    environ = os.environ | environ_of(settings)
+    done = await asyncio.to_thread(subprocess.run, command, env=environ, check=False, capture_output=True, text=True)
+    return f"{done.returncode} {done.stdout}{done.stderr}"
+
+
 async def test_an_account_is_suspended_and_brought_back(
     sign_up: Callable[..., Awaitable[Client]], settings: Settings
 ) -> None:
     one, other = await sign_up(), await sign_up()
     name = one.account["username"]
 
-    def admin(*arguments: str) -> str:
-        command = [sys.executable, "-m", "instafeed", "admin", *arguments]
-        environ = os.environ | environ_of(settings)
-        done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True)
-        return f"{done.returncode} {done.stdout}{done.stderr}"
-
-    assert await asyncio.to_thread(admin, "suspend", name.upper()) == f"0 suspended  {name.upper()}\n"
+    assert await admin(settings, "suspend", name.upper()) == f"0 suspended  {name.upper()}\n"
     await other.call("GET", f"/v1/accounts/{one.id}", 404)
     await one.call("GET", "/v1/me", 401)
-    assert await asyncio.to_thread(admin, "unsuspend", name) == f"0 unsuspended  {name}\n"
+    assert await admin(settings, "unsuspend", name) == f"0 unsuspended  {name}\n"
     await other.call("GET", f"/v1/accounts/{one.id}")
-    assert await asyncio.to_thread(admin, "suspend", "no.body") == "1 There is no account no.body.\n"
+    assert await admin(settings, "suspend", "no.body") == "1 There is no account no.body.\n"
+
+
+async def test_the_first_admin_is_made_and_every_command_is_logged(
+    sign_up: Callable[..., Awaitable[Client]], settings: Settings
+) -> None:
+    one = await sign_up()
+    name = one.account["username"]
+
+    await one.call("GET", "/v1/admin/audit-log", 404)
+    said = await admin(settings, "promote", name, "--operator", "Jo", "--note", "the first")
+    assert said == f"0 promoted  {name}\n"
+    [entry] = (await one.call("GET", f"/v1/admin/accounts/{one.id}/audit-log"))["items"]
+    assert (entry["action"], entry["operator"], entry["note"]) == ("promote", "Jo", "the first")
+    assert await admin(settings, "demote", name) == f"0 demoted  {name}\n"
+    await one.call("GET", "/v1/admin/audit-log", 404)
+
+
+@pytest.mark.parametrize("line", ["", "a\nb", "a\udce9", "a" * 201])
+def test_what_is_no_line_for_the_audit_log_is_refused(run: Run, settings: Settings, line: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("admin", "promote", "nobody", "--note", line, environ=environ_of(settings))
 
 
 @pytest.mark.parametrize(

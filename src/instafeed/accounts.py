@@ -1,17 +1,21 @@
-"""Signing up, who is who, and whose account is suspended."""
+"""Signing up, who is who, who is an admin, and whose account is suspended."""
 
 import re
 import unicodedata
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from functools import partial
 
 from instafeed import access, feeds
 from instafeed.changes import Change, transact
 from instafeed.errors import Invalid, NotFound, UsernameTaken
 from instafeed.ids import shard_of
-from instafeed.models import Account, AccountChanges, Relation, Session, Viewer
+from instafeed.models import Account, AccountChanges, Action, Relation, Session, Subject, SubjectKind, Viewer
 from instafeed.resources import Resources
 from instafeed.sessions import LogIn, end_all, open_session
 from instafeed.storage import accounts as account_rows
+from instafeed.storage import admins as admin_rows
+from instafeed.storage import audit_log as audit_rows
 from instafeed.storage import sessions as session_rows
 from instafeed.storage.outbox import Kind
 from instafeed.visibility import profile_visible
@@ -132,36 +136,82 @@ async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> Acc
     return await transact(res, body)
 
 
-async def suspend(res: Resources, username: str) -> None:
+async def suspend(res: Resources, username: str, *, operator: str = "cli", note: str = "") -> None:
     """Let an account vanish from every surface, and log it out everywhere; what it has stays as it is.
 
+    Args:
+        res: the resources.
+        username: normalized.
+        operator: who does it, for the audit log.
+        note: why.
+
     Raises:
-        NotFound: nobody has this normalized username.
+        NotFound: nobody has this username.
         RedisAway: it goes on: its sessions could not be ended everywhere.
     """
-    await _set_suspended(res, username, suspended=True)
+    body = partial(set_suspended, suspended=True)
+    await _operate(res, username, Action.SUSPEND, body, operator=operator, note=note)
 
 
-async def unsuspend(res: Resources, username: str) -> None:
-    """Bring a suspended account back, which can log in again.
+async def unsuspend(res: Resources, username: str, *, operator: str = "cli", note: str = "") -> None:
+    """Bring a suspended account back, which can log in again. Arguments and errors are those of `suspend`."""
+    body = partial(set_suspended, suspended=False)
+    await _operate(res, username, Action.UNSUSPEND, body, operator=operator, note=note)
+
+
+async def promote(res: Resources, username: str, *, operator: str = "cli", note: str = "") -> None:
+    """Make an account an admin's. Arguments and errors are those of `suspend`."""
+
+    def body(change: Change, account_id: int) -> Awaitable[bool]:
+        return admin_rows.insert(change.connection, account_id)
+
+    await _operate(res, username, Action.PROMOTE, body, operator=operator, note=note)
+
+
+async def demote(res: Resources, username: str, *, operator: str = "cli", note: str = "") -> None:
+    """Make an account an admin's no more, from its next request on. Arguments and errors are those of `suspend`."""
+
+    def body(change: Change, account_id: int) -> Awaitable[bool]:
+        return admin_rows.delete(change.connection, account_id)
+
+    await _operate(res, username, Action.DEMOTE, body, operator=operator, note=note)
+
+
+async def _operate(
+    res: Resources,
+    username: str,
+    action: Action,
+    body: Callable[[Change, int], Awaitable[bool]],
+    *,
+    operator: str,
+    note: str,
+) -> None:
+    """Do to the account, which `body` finds locked, what an operator asks for; what changes nothing is not noted."""
+
+    async def locked(change: Change) -> None:
+        connection = change.connection
+        account_id = await account_rows.id_of_username(connection, username)
+        if account_id is None or not await account_rows.lock(connection, [account_id]):
+            raise NotFound
+        if await body(change, account_id):
+            subject = Subject(SubjectKind.ACCOUNT, account_id)
+            entry_id = res.ids.next(shard_of(account_id))
+            await audit_rows.add(connection, entry_id, action, subject, account_id=account_id, by=operator, note=note)
+
+    await transact(res, locked)
+
+
+async def set_suspended(change: Change, account_id: int, *, suspended: bool) -> bool:
+    """Suspend an account, or bring it back, in the running transaction, in which it is locked; False if it is so already.
 
     Raises:
-        NotFound: nobody has this normalized username.
+        RedisAway: it goes on: its sessions could not be ended everywhere.
     """
-    await _set_suspended(res, username, suspended=False)
-
-
-async def _set_suspended(res: Resources, username: str, *, suspended: bool) -> None:
-    async def body(change: Change) -> None:
-        account_id = await account_rows.id_of_username(change.connection, username)
-        locked = await account_rows.lock(change.connection, [account_id] if account_id else [])
-        if not account_id or account_id not in locked:
-            raise NotFound
-        if locked[account_id].suspended == suspended:
-            return
-        await change.hold_author(account_id)
-        await account_rows.set_suspended(change.connection, account_id, suspended=suspended)
-        if suspended:
-            await end_all(change, account_id)
-
-    await transact(res, body)
+    account = await account_rows.get(change.connection, account_id)
+    if account is None or account.suspended == suspended:
+        return False
+    await change.hold_author(account_id)
+    await account_rows.set_suspended(change.connection, account_id, suspended=suspended)
+    if suspended:
+        await end_all(change, account_id)
+    return True

@@ -17,6 +17,13 @@ from pydantic import ValidationError
 from instafeed.settings import PREFIX, Settings
 from instafeed.version import VERSION
 
+_ADMIN = {
+    "promote": "make an account an admin's",
+    "demote": "make an account an admin's no more",
+    "suspend": "hide an account and log it out",
+    "unsuspend": "bring an account back",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `instafeed`; returns the exit status."""
@@ -65,11 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("--status", action="store_true", help="say what is applied, change nothing")
     migrate.set_defaults(run=_migrate)
 
-    admin = commands.add_parser("admin", help="suspend accounts, sweep photos")
+    admin = commands.add_parser("admin", help="say who is an admin, suspend accounts, sweep photos")
     actions = admin.add_subparsers(required=True, metavar="ACTION")
-    for action, text in (("suspend", "hide an account and log it out"), ("unsuspend", "bring an account back")):
+    for action, text in _ADMIN.items():
         parser_of_action = actions.add_parser(action, help=text)
         parser_of_action.add_argument("username", metavar="USERNAME")
+        parser_of_action.add_argument("--operator", type=_line, default="cli", help="who does it, for the audit log")
+        parser_of_action.add_argument("--note", type=_line, help="why, for the audit log")
         parser_of_action.set_defaults(run=_admin, action=action)
     sweep = actions.add_parser("sweep", help="find photos' rows without objects and objects without rows, and clear up")
     sweep.add_argument("--dry-run", action="store_true", help="say what is found, change nothing")
@@ -82,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     openapi = commands.add_parser("openapi", help="print the OpenAPI document")
     openapi.set_defaults(run=_openapi)
     return parser
+
+
+def _line(text: str) -> str:
+    if not text.isprintable() or not 0 < len(text) <= 200:
+        raise argparse.ArgumentTypeError("it is a line of 1 to 200 characters")
+    return text
 
 
 def _port(text: str) -> int:
@@ -200,11 +215,17 @@ def _admin(options: argparse.Namespace) -> int:
     from instafeed.errors import InstafeedError, NotFound  # noqa: PLC0415
     from instafeed.resources import open_resources  # noqa: PLC0415
 
-    verb = {"suspend": accounts.suspend, "unsuspend": accounts.unsuspend}[options.action]
+    verb = {
+        "promote": accounts.promote,
+        "demote": accounts.demote,
+        "suspend": accounts.suspend,
+        "unsuspend": accounts.unsuspend,
+    }[options.action]
 
     async def run() -> None:
         async with open_resources(Settings.from_environ(os.environ)) as res:
-            await verb(res, accounts.normalize_username(options.username))
+            name = accounts.normalize_username(options.username)
+            await verb(res, name, operator=options.operator, note=options.note or "")
 
     try:
         asyncio.run(run())
@@ -214,7 +235,7 @@ def _admin(options: argparse.Namespace) -> int:
     except InstafeedError as error:
         _say(error.detail)
         return 1
-    sys.stdout.write(f"{options.action}ed  {options.username}\n")
+    sys.stdout.write(f"{options.action.removesuffix('e')}ed  {options.username}\n")
     return 0
 
 

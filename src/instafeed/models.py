@@ -232,3 +232,96 @@ class Event:
     def created_at(self) -> datetime:
         """When it was logged."""
         return datetime.fromtimestamp(int(self.id.partition("-")[0]) / 1000, UTC)
+
+
+class SubjectKind(StrEnum):
+    """What can be reported."""
+
+    ACCOUNT = "account"
+    POST = "post"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a report, a warning or an action of an admin is about."""
+
+    kind: str
+    """A `SubjectKind`, or one that a newer release knows."""
+    id: int
+
+
+class Reason(StrEnum):
+    """Why something is reported."""
+
+    SPAM = "spam"
+    HARASSMENT = "harassment"
+    HATE = "hate"
+    NUDITY = "nudity"
+    VIOLENCE = "violence"
+    SELF_HARM = "self_harm"
+    ILLEGAL = "illegal"
+    IMPERSONATION = "impersonation"
+    COPYRIGHT = "copyright"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one account said about a subject."""
+
+    id: int
+    reporter_id: int
+    reason: str
+    detail: str
+
+
+class Action(StrEnum):
+    """What an admin, or an operator at the command line, does."""
+
+    DISMISS = "dismiss"
+    REMOVE = "remove"
+    WARN = "warn"
+    SUSPEND = "suspend"
+    UNSUSPEND = "unsuspend"
+    PROMOTE = "promote"
+    DEMOTE = "demote"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All reports of a subject until an admin resolved them; `account_id` is whose the subject is."""
+
+    id: int
+    subject: Subject
+    account_id: int
+    report_count: int
+    reasons: tuple[str, ...]
+    """Each that was given, in the order in which they came."""
+    resolution: str | None = None
+    resolved_by: int | None = None
+    resolved_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountWarning:
+    """What an account was told about something of its own."""
+
+    id: int
+    subject: Subject
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """An action, and who did it: either an admin or an operator at the command line."""
+
+    id: int
+    admin_id: int | None
+    operator: str | None
+    action: str
+    subject: Subject
+    account_id: int
+    """Whose the subject is."""
+    case_id: int | None
+    """The case that it resolved."""
+    note: str

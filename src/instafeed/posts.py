@@ -139,18 +139,25 @@ async def delete(res: Resources, viewer: Viewer, post_id: int) -> None:
     """
 
     async def body(change: Change) -> None:
-        connection = change.connection
-        published = await post_rows.delete(connection, post_id, viewer.account_id)
-        if published is None:
+        if not await remove(change, post_id, viewer.account_id):
             raise NotFound
-        await change.hold_posts(post_id)
-        keys = await media_rows.delete_of_post(connection, post_id)
-        if published:
-            await account_rows.count(connection, {viewer.account_id: (-1, 0, 0)})
-        payload = {"post": post_id, "author": viewer.account_id, "object_keys": keys, "published": published}
-        await change.note(shard_of(post_id), Kind.RETRACT, payload)
 
     await transact(res, body)
+
+
+async def remove(change: Change, post_id: int, author_id: int) -> bool:
+    """Delete an author's post with its photos, in the running transaction; False if there is no such post."""
+    connection = change.connection
+    published = await post_rows.delete(connection, post_id, author_id)
+    if published is None:
+        return False
+    await change.hold_posts(post_id)
+    keys = await media_rows.delete_of_post(connection, post_id)
+    if published:
+        await account_rows.count(connection, {author_id: (-1, 0, 0)})
+    payload = {"post": post_id, "author": author_id, "object_keys": keys, "published": published}
+    await change.note(shard_of(post_id), Kind.RETRACT, payload)
+    return True
 
 
 async def retract(res: Resources, entry: Entry) -> list[FollowUp]:

@@ -64,6 +64,7 @@ LISTS = [
     "/v1/me/blocks",
     "/v1/me/mutes",
     "/v1/me/follow-requests",
+    "/v1/me/warnings",
     *(f"/v1/accounts/{{me}}/{name}" for name in ("posts", "followers", "following")),
 ]
 
@@ -338,6 +339,8 @@ ALLOWED = {
     "/v1/posts": "POST",
     "/v1/posts/1": "DELETE, GET, PATCH",
     "/v1/feed": "GET",
+    "/v1/reports": "POST",
+    "/v1/me/warnings": "GET",
     "/v1/limits": "GET",
     "/livez": "GET",
     "/readyz": "GET",

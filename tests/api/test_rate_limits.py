@@ -19,7 +19,7 @@ from instafeed.settings import Settings
 from instafeed.storage import rate_limiter
 from instafeed.storage.rate_limiter import Policy, RateLimiter, Verdict
 from instafeed.storage.redis import RedisServer
-from tests.api.answers import problem
+from tests.api.answers import anonymous, problem
 from tests.client import PASSWORD, Client, eventually
 from tests.conftest import running_api
 from tests.redis import redis_client
@@ -302,3 +302,16 @@ async def test_the_stand_in_remembers_so_many_clients_and_no_more(monkeypatch: p
             assert (await check(limiter, policy, str(number))).retry_after == 0
         assert len(limiter._local) == 3
         assert (await check(limiter, policy, "9")).retry_after > 0
+
+
+async def test_reports_are_limited(gate: httpx.AsyncClient, res: Resources) -> None:
+    one = await Client.sign_up(gate)
+    await use_up(res, limits.REPORT, one.id)
+    body = {"subject": {"kind": "account", "id": "1"}, "reason": "spam"}
+    refused(await gate.post("/v1/reports", json=body, headers=one.headers), limits.REPORT)
+
+
+async def test_of_what_is_for_admins_only_nobody_else_sees_a_count(gate: httpx.AsyncClient) -> None:
+    one = await Client.sign_up(gate)
+    found, nothing = [await gate.get(f"/v1/admin/{name}", headers=one.headers) for name in ("reports", "nothing")]
+    assert anonymous(found) == anonymous(nothing)

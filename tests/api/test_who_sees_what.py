@@ -19,8 +19,9 @@ SignUp = Callable[..., Awaitable[Client]]
 PROFILE = {"profile", "by name"}
 CONTENT = {"post", "posts", "followers", "following"}
 COMPANY = {"listed", "follow", "mute", "block"}
+REPORTS = {"report", "report post"}
 TOLD = {"feed", "told", "told later"}
-ALL = PROFILE | CONTENT | COMPANY | TOLD
+ALL = PROFILE | CONTENT | COMPANY | REPORTS | TOLD
 
 # What each kind of viewer sees of an account; everything else answers like what does not exist, or is left out.
 PUBLIC: dict[str, set[str]] = {
@@ -30,20 +31,20 @@ PUBLIC: dict[str, set[str]] = {
     "former follower": ALL - TOLD,
     "removed follower": ALL - TOLD,
     "blocked": set(),
-    "blocker": PROFILE | {"block"},
+    "blocker": PROFILE | {"block", "report"},
     "formerly blocked": ALL - TOLD,
     "follower of a suspended account": set(),
     "follower of a returned account": ALL,
     "author": PROFILE | CONTENT | TOLD | {"listed"},
 }
 PRIVATE = PUBLIC | {
-    "stranger": PROFILE | COMPANY,
-    "requester": PROFILE | COMPANY,
-    "refused": PROFILE | COMPANY,
+    "stranger": PROFILE | COMPANY | {"report"},
+    "requester": PROFILE | COMPANY | {"report"},
+    "refused": PROFILE | COMPANY | {"report"},
     "follower": ALL,
-    "former follower": PROFILE | COMPANY,
-    "removed follower": PROFILE | COMPANY,
-    "formerly blocked": PROFILE | COMPANY,
+    "former follower": PROFILE | COMPANY | {"report"},
+    "removed follower": PROFILE | COMPANY | {"report"},
+    "formerly blocked": PROFILE | COMPANY | {"report"},
 }
 
 
@@ -127,14 +128,24 @@ async def seen(there: Scene, res: Resources) -> set[str]:
     author, viewer = there.author, there.viewer
     found = await told(there, res)
 
-    async def ask(surface: str, path: str, missing: str, method: str = "GET") -> httpx.Response:
-        answer = await viewer.http.request(method, path, headers=viewer.headers)
+    def same(surface: str, answer: httpx.Response, nothing: httpx.Response) -> None:
         if answer.is_success:
             found.add(surface)
         elif answer.status_code == 404:
-            nothing = await viewer.http.request(method, missing, headers=viewer.headers)
             assert anonymous(answer) == anonymous(nothing), surface
-        return answer
+
+    async def ask(surface: str, path: str, missing: str, method: str = "GET") -> None:
+        answer = await viewer.http.request(method, path, headers=viewer.headers)
+        same(surface, answer, await viewer.http.request(method, missing, headers=viewer.headers))
+
+    async def report(surface: str, kind: str, id_: str) -> None:
+        answer, nothing = [
+            await viewer.http.post(
+                "/v1/reports", json={"subject": {"kind": kind, "id": of}, "reason": "spam"}, headers=viewer.headers
+            )
+            for of in (id_, "1")
+        ]
+        same(surface, answer, nothing)
 
     account, nobody = f"/v1/accounts/{author.id}", "/v1/accounts/1"
     await ask("profile", account, nobody)
@@ -148,6 +159,8 @@ async def seen(there: Scene, res: Resources) -> set[str]:
         found.add("listed")
     if there.post_id in await viewer.feed():
         found.add("feed")
+    await report("report", "account", author.id)
+    await report("report post", "post", there.post_id)
     # What changes something comes last.
     for name in ("follow", "mute", "block"):
         await ask(name, f"{account}/{name}", f"{nobody}/{name}", "PUT")

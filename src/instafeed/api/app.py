@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from instafeed import tasks
 from instafeed.api import (
     accounts,
+    admin,
     blocks,
     docs,
     errors,
@@ -23,6 +24,7 @@ from instafeed.api import (
     openapi,
     operations,
     posts,
+    reports,
     sessions,
     uploads,
 )
@@ -78,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     graph = (follows, follow_requests, blocks, mutes)
-    for part in (accounts, sessions, *graph, uploads, media, posts, feeds, events, operations, docs):
+    for part in (accounts, sessions, *graph, uploads, media, posts, feeds, events, reports, admin, operations, docs):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)

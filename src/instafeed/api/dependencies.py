@@ -49,7 +49,12 @@ async def count_stranger(request: Request, res: Resources) -> None:
     await limits.count(request, res, limits.ANONYMOUS, limits.client_address(request, res.settings.trusted_proxies))
 
 
-async def _authenticate(request: Request, res: Resources) -> Viewer:
+async def authenticate(request: Request, res: Resources) -> Viewer:
+    """Who sends a request.
+
+    Raises:
+        Unauthenticated: it has no valid token; it was counted as a stranger's.
+    """
     try:
         viewer = await sessions.authenticate(res, bearer_token(request))
     except Unauthenticated:
@@ -66,7 +71,7 @@ class _Authenticated:
         self._policy = policy
 
     async def __call__(self, request: Request, res: Res, _: Annotated[object, Depends(bearer)]) -> Viewer:
-        viewer = await _authenticate(request, res)
+        viewer = await authenticate(request, res)
         await limits.count(request, res, self._policy, str(viewer.account_id))
         return viewer
 
@@ -79,6 +84,8 @@ Uploader = Annotated[Viewer, Depends(_Authenticated(limits.UPLOAD))]
 """Who sends a photo."""
 PartUploader = Annotated[Viewer, Depends(_Authenticated(limits.UPLOAD_PART))]
 """Who sends a part of a photo."""
+Reporter = Annotated[Viewer, Depends(_Authenticated(limits.REPORT))]
+"""Who reports something."""
 
 
 def number(value: object) -> object:
@@ -109,6 +116,11 @@ class PageRequest:
         key = res.settings.secret_key.get_secret_value().encode()
         scope = f"{account_id} {path}"
         return cls(scope, MAX_ID if cursor is None else cursors.decode(key, scope, cursor), limit, key)
+
+    @property
+    def above(self) -> int:
+        """Where a list goes on that is oldest first: its positions are lower ends, and it begins at 0."""
+        return 0 if self.below == MAX_ID else self.below
 
     def link(self, position: int | None) -> tuple[str | None, dict[str, str]]:
         """The cursor of the page after this one, and the headers that name it too."""

@@ -15,11 +15,12 @@ READ = Policy("read", 600, 60)
 WRITE = Policy("write", 120, 60)
 UPLOAD = Policy("upload", 60, 60)
 UPLOAD_PART = Policy("upload_part", 600, 60)
+REPORT = Policy("report", 30, 600)
 ANONYMOUS = Policy("anonymous", 120, 60)
 SIGN_UP = Policy("sign_up", 30, 3600)
 LOG_IN = Policy("log_in", 30, 300)
 LOG_IN_NAME = Policy("log_in_name", 10, 300)
-ALL = (READ, WRITE, UPLOAD, UPLOAD_PART, ANONYMOUS, SIGN_UP, LOG_IN, LOG_IN_NAME)
+ALL = (READ, WRITE, UPLOAD, UPLOAD_PART, REPORT, ANONYMOUS, SIGN_UP, LOG_IN, LOG_IN_NAME)
 
 
 def client_address(request: Request, trusted: Sequence[Network]) -> str:

@@ -38,6 +38,7 @@ _TAGS = {
     "activity": "What others did that concerns you, and where to push it.",
     "integrators": "Applications of third parties and their webhooks.",
     "trust": "Reports, moderation, and a copy of your data.",
+    "admin": "What admins see and do. To everybody else these calls answer as if they were not there.",
     "operations": "Limits for clients; health and metrics for operators.",
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Container
 
 from fastapi import Response
 
-from instafeed import models
+from instafeed import models, moderation
 from instafeed.api import schemas
 from instafeed.api.dependencies import PageRequest
 from instafeed.resources import Resources
@@ -150,4 +150,96 @@ def event(value: models.Event) -> schemas.Event:
         created_at=value.created_at,
         post_id=value.post_id,
         account_id=value.author_id,
+    )
+
+
+def subject(value: models.Subject) -> schemas.Subject:
+    """What something is about."""
+    return schemas.Subject(kind=value.kind, id=value.id)
+
+
+def report(value: models.Report, about: models.Subject) -> schemas.Report:
+    """A report as its reporter sees it."""
+    return schemas.Report(
+        id=value.id,
+        subject=subject(about),
+        reason=value.reason,
+        detail=value.detail,
+        created_at=models.made_at(value.id),
+    )
+
+
+def warning(value: models.AccountWarning) -> schemas.AccountWarning:
+    """A warning."""
+    return schemas.AccountWarning(
+        id=value.id,
+        subject=subject(value.subject),
+        message=value.message,
+        created_at=models.made_at(value.id),
+    )
+
+
+def moderated_account(value: models.Account) -> schemas.ModeratedAccount:
+    """An account as admins see it."""
+    return schemas.ModeratedAccount(
+        id=value.id,
+        username=value.username,
+        display_name=value.display_name,
+        bio=value.bio,
+        is_private=value.is_private,
+        post_count=value.post_count,
+        follower_count=value.follower_count,
+        following_count=value.following_count,
+        created_at=models.made_at(value.id),
+        suspended=value.suspended,
+    )
+
+
+def case(res: Resources, value: moderation.CaseFile) -> schemas.ReportCase:
+    """A case."""
+    return schemas.ReportCase(
+        id=value.case.id,
+        subject=subject(value.case.subject),
+        account=moderated_account(value.account) if value.account else None,
+        post=post(res, value.post) if value.post else None,
+        report_count=value.case.report_count,
+        reasons=list(value.case.reasons),
+        created_at=models.made_at(value.case.id),
+        resolution=value.case.resolution,
+        resolved_at=value.case.resolved_at,
+        resolved_by=account_ref(value.resolver) if value.resolver else None,
+    )
+
+
+def statement(value: moderation.Statement) -> schemas.ReportStatement:
+    """What a reporter said."""
+    return schemas.ReportStatement(
+        id=value.report.id,
+        reporter=account_ref(value.reporter) if value.reporter else None,
+        reason=value.report.reason,
+        detail=value.report.detail,
+        created_at=models.made_at(value.report.id),
+    )
+
+
+def _action(value: moderation.Logged) -> schemas.ModerationAction:
+    return schemas.ModerationAction(
+        id=value.entry.id,
+        action=value.entry.action,
+        subject=subject(value.entry.subject),
+        account=account_ref(value.account) if value.account else None,
+        case_id=value.entry.case_id,
+        admin=account_ref(value.admin) if value.admin else None,
+        operator=value.entry.operator,
+        note=value.entry.note,
+        created_at=models.made_at(value.entry.id),
+    )
+
+
+def actions(
+    response: Response, page: PageRequest, found: models.Page[moderation.Logged]
+) -> schemas.ModerationActionList:
+    """A page of the audit log."""
+    return schemas.ModerationActionList(
+        items=[_action(item) for item in found.items], next_cursor=page.next_cursor(response, found.next)
     )

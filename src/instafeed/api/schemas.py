@@ -14,9 +14,11 @@ from pydantic import (
     StringConstraints,
     WithJsonSchema,
 )
+from pydantic.config import JsonDict
 
+from instafeed import models
 from instafeed.accounts import USERNAME, normalize_username
-from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName
+from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName, Remark
 from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
@@ -200,6 +202,49 @@ class PostPatch(_Request):
     """Photos that are left out keep their texts."""
 
 
+class ReportSubject(_Request):
+    """What is reported."""
+
+    kind: Literal["account", "post"] = Field(examples=["post"])
+    id: IdIn
+
+
+class NewReport(_Request):
+    """A report."""
+
+    subject: ReportSubject
+    reason: Literal[
+        "spam",
+        "harassment",
+        "hate",
+        "nudity",
+        "violence",
+        "self_harm",
+        "illegal",
+        "impersonation",
+        "copyright",
+        "other",
+    ] = Field(examples=["spam"])
+    detail: Remark = Field(default="", examples=["The same link in every post."])
+    """What admins should know besides."""
+
+
+class Justification(_Request):
+    """Why an admin acts."""
+
+    note: Remark = Field(default="", examples=["Sells followers."])
+    """For the audit log; only admins read it."""
+
+
+class Resolution(Justification):
+    """What an admin does about a case."""
+
+    action: Literal["dismiss", "remove", "warn", "suspend"] = Field(examples=["warn"])
+    """`dismiss` does nothing, `remove` deletes a post, `warn` and `suspend` are for the account whose it is."""
+    message: Remark = Field(default="", examples=["Please do not post advertisements."])
+    """What to tell the account, for `warn` only."""
+
+
 class Relation(_Response):
     """How you stand to an account."""
 
@@ -373,6 +418,135 @@ class PostList(_Response):
     """A page of posts, newest first."""
 
     items: list[Post]
+    next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
+
+
+_KINDS: JsonDict = {"x-extensible-enum": [*models.SubjectKind]}
+_REASONS: JsonDict = {"x-extensible-enum": [*models.Reason]}
+_ACTIONS: JsonDict = {"x-extensible-enum": [*models.Action]}
+
+
+class Subject(_Response):
+    """What a report, a warning or an action is about."""
+
+    kind: str = Field(examples=["post"], json_schema_extra=_KINDS)
+    """`account` or `post`. New kinds may come."""
+    id: Id
+
+
+class Report(_Response):
+    """What you reported."""
+
+    id: Id
+    subject: Subject
+    reason: str = Field(examples=["spam"], json_schema_extra=_REASONS)
+    """New reasons may come."""
+    detail: str = Field(examples=["The same link in every post."])
+    created_at: Time
+
+
+class AccountWarning(_Response):
+    """What admins told you about something of yours."""
+
+    id: Id
+    subject: Subject
+    message: str = Field(examples=["Please do not post advertisements."])
+    created_at: Time
+
+
+class AccountWarningList(_Response):
+    """A page of warnings, newest first."""
+
+    items: list[AccountWarning]
+    next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
+
+
+class ModeratedAccount(AccountRef):
+    """An account as admins see it."""
+
+    bio: str = Field(examples=["Wrote the first program."])
+    is_private: bool = Field(examples=[False])
+    post_count: int = Field(ge=0, examples=[12])
+    follower_count: int = Field(ge=0, examples=[340])
+    following_count: int = Field(ge=0, examples=[56])
+    created_at: Time
+    suspended: bool = Field(examples=[False])
+
+
+class ReportCase(_Response):
+    """All reports of one thing until they are resolved."""
+
+    id: Id
+    subject: Subject
+    account: ModeratedAccount | None
+    """Whose the subject is, or the subject itself; null if it is gone."""
+    post: Post | None
+    """The subject, if it is a post that is still there."""
+    report_count: int = Field(ge=0, examples=[3])
+    """From how many accounts."""
+    reasons: list[str] = Field(examples=[["spam", "other"]])
+    """Each that was given, in the order in which they came."""
+    created_at: Time
+    """When the first report came."""
+    resolution: str | None = Field(examples=[None], json_schema_extra=_ACTIONS)
+    """What was done; null while it is open."""
+    resolved_at: Time | None
+    resolved_by: AccountRef | None
+    """Null also if that admin is gone."""
+
+
+class ReportCaseList(_Response):
+    """A page of cases, oldest first."""
+
+    items: list[ReportCase]
+    next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
+
+
+class ReportStatement(_Response):
+    """What one account reported."""
+
+    id: Id
+    reporter: AccountRef | None
+    """Null if it is gone."""
+    reason: str = Field(examples=["spam"], json_schema_extra=_REASONS)
+    detail: str = Field(examples=["The same link in every post."])
+    created_at: Time
+
+
+class ReportStatementList(_Response):
+    """A page of reports of one case, newest first."""
+
+    items: list[ReportStatement]
+    next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
+
+
+class ModerationAction(_Response):
+    """What an admin did, or an operator at the command line."""
+
+    id: Id
+    action: str = Field(examples=["suspend"], json_schema_extra=_ACTIONS)
+    """New actions may come."""
+    subject: Subject
+    account: AccountRef | None
+    """Whose the subject is, or the subject itself; null if it is gone."""
+    case_id: Id | None
+    """The case that it resolved, if it did."""
+    admin: AccountRef | None
+    """Who did it; null for an operator, or if that admin is gone."""
+    operator: str | None = Field(examples=[None])
+    """Who did it at the command line."""
+    note: str = Field(examples=["Sells followers."])
+    created_at: Time
+
+
+class ModerationActionList(_Response):
+    """A page of the audit log, newest first."""
+
+    items: list[ModerationAction]
     next_cursor: str | None = Field(examples=[None])
     """Send it as `cursor` for the next page; null at the end."""
 

@@ -58,3 +58,4 @@ DeviceName = Annotated[str, StringConstraints(max_length=100), AfterValidator(on
 Bio = Annotated[str, StringConstraints(max_length=150), AfterValidator(paragraphs)]
 Caption = Annotated[str, StringConstraints(max_length=CAPTION_MAX_CHARACTERS), AfterValidator(paragraphs)]
 AltText = Annotated[str, StringConstraints(max_length=ALT_TEXT_MAX_CHARACTERS), AfterValidator(paragraphs)]
+Remark = Annotated[str, StringConstraints(max_length=1000), AfterValidator(paragraphs)]

@@ -83,6 +83,14 @@ async def edit(connection: Connection, post_id: int, *, caption: str) -> None:
     )
 
 
+async def author(connection: Connection, post_id: int) -> int | None:
+    """Whose post it is; None if there is no such post."""
+    found: int | None = await connection.fetchval(
+        "select author_id from posts where shard = $1 and id = $2", shard_of(post_id), post_id
+    )
+    return found
+
+
 async def published_at(connection: Connection, post_id: int) -> datetime | None:
     """When the post was published; None if it is not, or is gone."""
     found: datetime | None = await connection.fetchval(
