@@ -152,6 +152,8 @@ CREATE TABLE public.posts (
     caption text NOT NULL,
     published_at timestamp with time zone,
     edited_at timestamp with time zone,
+    tags text[] DEFAULT '{}'::text[] NOT NULL,
+    mentions jsonb DEFAULT '[]'::jsonb NOT NULL,
     CONSTRAINT posts_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
     CONSTRAINT posts_check1 CHECK ((shard = ((author_id >> 10) & (8191)::bigint)))
 )
@@ -190,6 +192,21 @@ CREATE TABLE public.sessions (
     device_name text NOT NULL,
     used_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT sessions_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.tagged_posts (
+    shard smallint NOT NULL,
+    tag text NOT NULL COLLATE pg_catalog."C",
+    post_id bigint NOT NULL,
+    author_id bigint NOT NULL
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.tags (
+    shard smallint NOT NULL,
+    tag text NOT NULL COLLATE pg_catalog."C",
+    level smallint NOT NULL
 )
 PARTITION BY HASH (shard);
 
@@ -265,6 +282,12 @@ ALTER TABLE ONLY public.scans
 ALTER TABLE ONLY public.sessions
     ADD CONSTRAINT sessions_pkey PRIMARY KEY (shard, id);
 
+ALTER TABLE ONLY public.tagged_posts
+    ADD CONSTRAINT tagged_posts_pkey PRIMARY KEY (shard, tag, post_id);
+
+ALTER TABLE ONLY public.tags
+    ADD CONSTRAINT tags_pkey PRIMARY KEY (shard, tag);
+
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_pkey PRIMARY KEY (shard, id);
 
@@ -306,6 +329,8 @@ CREATE INDEX posts_published ON ONLY public.posts USING btree (shard, author_id,
 CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
 
 CREATE INDEX sessions_account ON ONLY public.sessions USING btree (shard, account_id);
+
+CREATE INDEX tags_popular ON ONLY public.tags USING btree (((level / 8)), tag);
 
 CREATE INDEX uploads_account ON ONLY public.uploads USING btree (shard, account_id);
 

@@ -124,6 +124,14 @@ async def id_of_username(connection: Connection, username: str) -> int | None:
     return found
 
 
+async def ids_of_usernames(connection: Connection, usernames: Iterable[str]) -> dict[str, int]:
+    """Whose names these are, without those that are nobody's."""
+    records = await connection.fetch(
+        "select username, account_id from usernames where username = any($1::text[])", list(usernames)
+    )
+    return {record["username"]: record["account_id"] for record in records}
+
+
 async def password_hash(connection: Connection, account_id: int) -> str | None:
     """The argon2 hash of the account's password."""
     found: str | None = await connection.fetchval(
