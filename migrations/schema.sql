@@ -184,6 +184,23 @@ CREATE TABLE public.scans (
     "position" text NOT NULL
 );
 
+CREATE TABLE public.search_terms (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    term text NOT NULL COLLATE pg_catalog."C",
+    level smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT search_terms_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.search_words (
+    shard smallint NOT NULL,
+    word text NOT NULL COLLATE pg_catalog."C",
+    level smallint NOT NULL,
+    slips integer[] NOT NULL
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.sessions (
     shard smallint NOT NULL,
     id bigint NOT NULL,
@@ -279,6 +296,12 @@ ALTER TABLE ONLY public.requesting
 ALTER TABLE ONLY public.scans
     ADD CONSTRAINT scans_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY public.search_terms
+    ADD CONSTRAINT search_terms_pkey PRIMARY KEY (shard, account_id, term);
+
+ALTER TABLE ONLY public.search_words
+    ADD CONSTRAINT search_words_pkey PRIMARY KEY (shard, word);
+
 ALTER TABLE ONLY public.sessions
     ADD CONSTRAINT sessions_pkey PRIMARY KEY (shard, id);
 
@@ -327,6 +350,10 @@ CREATE INDEX posts_author ON ONLY public.posts USING btree (shard, author_id, id
 CREATE INDEX posts_published ON ONLY public.posts USING btree (shard, author_id, id) WHERE (published_at IS NOT NULL);
 
 CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
+
+CREATE INDEX search_terms_prefix ON ONLY public.search_terms USING btree (level, term);
+
+CREATE INDEX search_words_slips ON ONLY public.search_words USING gin (slips);
 
 CREATE INDEX sessions_account ON ONLY public.sessions USING btree (shard, account_id);
 

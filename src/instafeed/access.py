@@ -55,14 +55,18 @@ async def lock_self(connection: Connection, viewer: Viewer) -> Account:
 
 async def among(
     connection: Connection, viewer: Viewer, account_ids: Iterable[int], rule: Rule = listed
-) -> dict[int, Account]:
-    """Those of the accounts that the viewer may see by this rule."""
+) -> dict[int, tuple[Account, Relation]]:
+    """Those of the accounts that the viewer may see by this rule, and how the viewer stands to them."""
     wanted = list(account_ids)
     if not wanted:
         return {}
     accounts = await account_rows.get_many(connection, wanted)
     relations = await relation_rows.get_many(connection, viewer.account_id, accounts)
-    return {id_: account for id_, account in accounts.items() if rule(account, viewer.account_id, relations[id_])}
+    return {
+        id_: (account, relations[id_])
+        for id_, account in accounts.items()
+        if rule(account, viewer.account_id, relations[id_])
+    }
 
 
 def _must_be_active(account: Account | None) -> Account:

@@ -99,23 +99,22 @@ def _seen_from_there(relation: Relation) -> Relation:
 async def mentioned(res: Resources, viewer: Viewer, account_ids: Iterable[int]) -> dict[int, Account]:
     """Those of the accounts that the viewer may come across, as they are called now."""
     async with res.db.acquire() as connection:
-        return await access.among(connection, viewer, account_ids)
+        seen = await access.among(connection, viewer, account_ids)
+    return {id_: account for id_, (account, _) in seen.items()}
 
 
 async def with_mentions(connection: Connection, viewer: Viewer, posts: list[Post]) -> list[Post]:
     """The posts with the accounts that they mention, as these are called now; those that the viewer may not come across
     are left out.
     """
-    accounts = await access.among(
-        connection, viewer, {mention.account_id for post in posts for mention in post.mentions}
-    )
+    seen = await access.among(connection, viewer, {mention.account_id for post in posts for mention in post.mentions})
     return [
         replace(
             post,
             mentions=tuple(
-                replace(mention, account=accounts[mention.account_id])
+                replace(mention, account=seen[mention.account_id][0])
                 for mention in post.mentions
-                if mention.account_id in accounts
+                if mention.account_id in seen
             ),
         )
         if post.mentions

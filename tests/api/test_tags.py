@@ -39,7 +39,7 @@ async def count(client: Client, tag: str) -> dict[str, Any]:
     return found
 
 
-async def found(client: Client, q: str, limit: int = 10) -> list[str]:
+async def found(client: Client, q: str, limit: int = 20) -> list[str]:
     page = await client.call("GET", "/v1/search/tags", params={"q": q, "limit": str(limit)})
     assert page["next_cursor"] is None
     return [tag["name"] for tag in page["items"]]

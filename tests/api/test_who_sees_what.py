@@ -18,7 +18,7 @@ SignUp = Callable[..., Awaitable[Client]]
 
 PROFILE = {"profile", "by name"}
 CONTENT = {"post", "posts", "followers", "following", "tagged", "counted", "tag found"}
-COMPANY = {"listed", "mentioned", "mentioned in feed", "follow", "mute", "block"}
+COMPANY = {"listed", "mentioned", "mentioned in feed", "found", "follow", "mute", "block"}
 TOLD = {"feed", "told", "told later"}
 ALL = PROFILE | CONTENT | COMPANY | TOLD
 
@@ -34,7 +34,7 @@ PUBLIC: dict[str, set[str]] = {
     "formerly blocked": ALL - TOLD,
     "follower of a suspended account": set(),
     "follower of a returned account": ALL,
-    "author": PROFILE | CONTENT | TOLD | {"listed", "mentioned", "mentioned in feed"},
+    "author": PROFILE | CONTENT | TOLD | {"listed", "mentioned", "mentioned in feed", "found"},
 }
 PRIVATE = PUBLIC | {
     "stranger": PROFILE | COMPANY,
@@ -164,6 +164,9 @@ async def seen(there: Scene, res: Resources) -> set[str]:
         found.add("counted")
     if (await viewer.call("GET", "/v1/search/tags", params={"q": there.tag}))["items"]:
         found.add("tag found")
+    page = await viewer.call("GET", "/v1/search/accounts", params={"q": author.account["username"]})
+    if author.id in [account["id"] for account in page["items"]]:
+        found.add("found")
     # What changes something comes last.
     for name in ("follow", "mute", "block"):
         await ask(name, f"{account}/{name}", f"{nobody}/{name}", "PUT")

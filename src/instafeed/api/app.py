@@ -23,6 +23,7 @@ from instafeed.api import (
     openapi,
     operations,
     posts,
+    search,
     sessions,
     tags,
     uploads,
@@ -79,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     graph = (follows, follow_requests, blocks, mutes)
-    for part in (accounts, sessions, *graph, uploads, media, posts, feeds, tags, events, operations, docs):
+    for part in (accounts, sessions, *graph, uploads, media, posts, feeds, tags, search, events, operations, docs):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)

@@ -16,8 +16,9 @@ from pydantic import (
 )
 
 from instafeed.accounts import USERNAME, normalize_username
-from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName
+from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName, one_line
 from instafeed.entities import TAG_CHARACTERS, fold_prefix, fold_tag
+from instafeed.folding import fold
 from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
@@ -54,6 +55,12 @@ def _parse_tag_query(value: str) -> str:
     if prefix is None:
         raise ValueError(f"is not how a tag begins: 1 to {TAG_CHARACTERS} letters, digits and underscores")
     return prefix
+
+
+def _parse_search(value: str) -> str:
+    if not fold(value):
+        raise ValueError("is nothing to search for: it has no letter or digit")
+    return value
 
 
 def _parse_email(value: str) -> str:
@@ -107,6 +114,13 @@ TagQuery = Annotated[
     StringConstraints(max_length=100),
     AfterValidator(_parse_tag_query),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": TAG_CHARACTERS, "examples": ["harb"]}),
+]
+SearchText = Annotated[
+    str,
+    StringConstraints(max_length=100),
+    AfterValidator(one_line),
+    AfterValidator(_parse_search),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 100, "examples": ["ada love"]}),
 ]
 Email = Annotated[
     str,
@@ -435,7 +449,7 @@ class TagList(_Response):
 
     items: list[Tag]
     next_cursor: str | None = Field(examples=[None])
-    """Always null: the best are on one page."""
+    """Null: the best are on one page."""
 
 
 class Event(_Response):

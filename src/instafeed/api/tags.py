@@ -1,17 +1,15 @@
-"""Tags, and searching them."""
+"""Tags."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from instafeed import tags
 from instafeed.api import present, schemas
-from instafeed.api.dependencies import Limit, Page, Reader, Res
+from instafeed.api.dependencies import Page, Reader, Res
 from instafeed.api.strict_json import JsonRoute
 
 router = APIRouter(tags=["feeds"], route_class=JsonRoute)
-
-DEFAULT_FOUND = 10
 
 TagPath = Annotated[
     schemas.TagName, Path(description="The tag, without `#`, in any of its variants of case and Unicode.")
@@ -37,15 +35,3 @@ async def list_tag_posts(
         items=[present.post(res, post) for post in found.items],
         next_cursor=page.next_cursor(response, found.next),
     )
-
-
-@router.get("/v1/search/tags", summary="Search for tags")
-async def search_tags(
-    res: Res,
-    viewer: Reader,
-    q: Annotated[schemas.TagQuery, Query(description="How the tag begins, with or without `#`.")],
-    limit: Limit = DEFAULT_FOUND,
-) -> schemas.TagList:
-    """Tags that begin so and have posts that you may see: the tag itself first, then the most used first; one page."""
-    found = await tags.search(res, viewer, q, limit=limit)
-    return schemas.TagList(items=[present.tag(tag) for tag in found], next_cursor=None)

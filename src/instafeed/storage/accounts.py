@@ -7,6 +7,7 @@ from asyncpg import Record
 from instafeed.errors import EmailTaken, UsernameTaken
 from instafeed.ids import shard_of
 from instafeed.models import Account, Delivery
+from instafeed.storage import search
 from instafeed.storage.database import Connection
 
 COLUMNS = "id, username, display_name, bio, post_count, follower_count, following_count, is_private, suspended_at"
@@ -145,13 +146,15 @@ async def count(connection: Connection, changes: dict[int, tuple[int, int, int]]
     for each other.
     """
     for account_id in sorted(changes):
-        await connection.execute(
+        followers = await connection.fetchval(
             "update accounts set post_count = post_count + $3, follower_count = follower_count + $4,"
-            " following_count = following_count + $5 where shard = $1 and id = $2",
+            " following_count = following_count + $5 where shard = $1 and id = $2 returning follower_count",
             shard_of(account_id),
             account_id,
             *changes[account_id],
         )
+        if followers is not None and search.level(followers) != search.level(followers - changes[account_id][1]):
+            await search.set_level(connection, account_id, followers=followers)
 
 
 async def delivery(connection: Connection, account_id: int) -> tuple[Delivery, int]:

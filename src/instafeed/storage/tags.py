@@ -1,10 +1,9 @@
 """Which posts have which tags. All rows of a tag are on one shard, which is a hash of it (docs/decisions/0019)."""
 
-import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from instafeed.ids import SHARDS
+from instafeed.ids import shard_of_text
 from instafeed.storage.database import Connection
 
 STEPS = 8
@@ -26,11 +25,6 @@ class Tag(NamedTuple):
         return round((_GROWTH**self.level - 1) / (_GROWTH - 1))
 
 
-def shard_of_tag(tag: str) -> int:
-    """Where the rows of a tag are."""
-    return int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=2).digest()) % SHARDS
-
-
 async def add(connection: Connection, post_id: int, author_id: int, tags: Iterable[str]) -> None:
     """Let the post be found by these tags, and count their use.
 
@@ -39,7 +33,7 @@ async def add(connection: Connection, post_id: int, author_id: int, tags: Iterab
     """
     # In one order, and made before they are counted: of two posts with the same tags neither waits for the other's end.
     names = sorted(tags)
-    shards = [shard_of_tag(tag) for tag in names]
+    shards = [shard_of_text(tag) for tag in names]
     await connection.execute(
         "insert into tagged_posts (shard, tag, post_id, author_id)"
         " select shard, tag, $3, $4 from unnest($1::smallint[], $2::text[]) as named (shard, tag) on conflict do nothing",
@@ -70,7 +64,7 @@ async def remove(connection: Connection, post_id: int, tags: Iterable[str]) -> N
     names = sorted(tags)
     await connection.execute(
         "delete from tagged_posts where shard = any($1::smallint[]) and tag = any($2::text[]) and post_id = $3",
-        [shard_of_tag(tag) for tag in names],
+        [shard_of_text(tag) for tag in names],
         names,
         post_id,
     )
@@ -81,7 +75,7 @@ async def newest(connection: Connection, tag: str, *, below: int, limit: int) ->
     records = await connection.fetch(
         "select post_id, author_id from tagged_posts where shard = $1 and tag = $2 and post_id < $3"
         " order by post_id desc limit $4",
-        shard_of_tag(tag),
+        shard_of_text(tag),
         tag,
         below,
         limit,
@@ -91,7 +85,7 @@ async def newest(connection: Connection, tag: str, *, below: int, limit: int) ->
 
 async def get(connection: Connection, tag: str) -> Tag:
     """The tag; one that was never used too."""
-    level = await connection.fetchval("select level from tags where shard = $1 and tag = $2", shard_of_tag(tag), tag)
+    level = await connection.fetchval("select level from tags where shard = $1 and tag = $2", shard_of_text(tag), tag)
     return Tag(tag, level or 0)
 
 
