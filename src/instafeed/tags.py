@@ -16,9 +16,10 @@ from instafeed.storage.database import Connection
 from instafeed.storage.tags import Tag
 from instafeed.visibility import posts_visible
 
-_EXACT = 500
-"""So many posts of a tag are counted; more are estimated."""
-_EXACT_IN_SEARCH = 20
+_SAMPLE = 500
+"""Fewer posts of a tag are counted; more are estimated from the newest."""
+_SAMPLE_IN_SEARCH = 50
+"""It is taken of many tags; where the viewer may see none of it, the other is."""
 
 
 async def posts_of(res: Resources, viewer: Viewer, tag: str, *, below: int, limit: int) -> Page[Post]:
@@ -35,7 +36,7 @@ async def posts_of(res: Resources, viewer: Viewer, tag: str, *, below: int, limi
 async def get(res: Resources, viewer: Viewer, tag: str) -> TagCount:
     """How many posts with a folded tag the viewer may see."""
     async with res.db.acquire() as connection:
-        return await _count(connection, viewer, await tag_rows.get(connection, tag), most=_EXACT)
+        return await _count(connection, viewer, await tag_rows.get(connection, tag), sample=_SAMPLE)
 
 
 async def search(res: Resources, viewer: Viewer, prefix: str, *, limit: int) -> list[TagCount]:
@@ -44,7 +45,9 @@ async def search(res: Resources, viewer: Viewer, prefix: str, *, limit: int) -> 
     async with res.db.acquire() as connection:
         # Twice as many: some may have no post left, or none that the viewer may see.
         for tag in await tag_rows.beginning_with(connection, prefix, limit=2 * limit):
-            counted = await _count(connection, viewer, tag, most=_EXACT_IN_SEARCH)
+            counted = await _count(connection, viewer, tag, sample=_SAMPLE_IN_SEARCH)
+            if not counted.posts and not counted.exact:
+                counted = await _count(connection, viewer, tag, sample=_SAMPLE)
             if counted.posts:
                 found.append(counted)
             if len(found) == limit:
@@ -52,13 +55,14 @@ async def search(res: Resources, viewer: Viewer, prefix: str, *, limit: int) -> 
     return found
 
 
-async def _count(connection: Connection, viewer: Viewer, tag: Tag, *, most: int) -> TagCount:
-    fetch = partial(tag_rows.newest, connection, tag.name)
-    page = await access.page(connection, viewer, fetch, below=MAX_ID, limit=most, rule=posts_visible)
-    seen = len(page.items)
-    if page.next is None:
+async def _count(connection: Connection, viewer: Viewer, tag: Tag, *, sample: int) -> TagCount:
+    """Counted, if there are fewer than the sample; else estimated by how much of it the viewer may see."""
+    newest = await tag_rows.newest(connection, tag.name, below=MAX_ID, limit=sample)
+    authors = await access.among(connection, viewer, {author_id for _, author_id in newest}, posts_visible)
+    seen = sum(author_id in authors for _, author_id in newest)
+    if len(newest) < sample:
         return TagCount(tag.name, seen, exact=True)
-    return TagCount(tag.name, max(seen, _rounded(tag.uses)) if seen == most else seen, exact=False)
+    return TagCount(tag.name, max(seen, _rounded(tag.uses * seen // sample)), exact=False)
 
 
 def _rounded(estimate: int) -> int:

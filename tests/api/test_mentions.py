@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from instafeed import accounts, posts
+from instafeed.errors import Unavailable
 from instafeed.ids import shard_of
 from instafeed.models import Viewer
 from instafeed.resources import Resources
@@ -71,10 +72,27 @@ async def test_a_post_in_the_feed_is_the_same_as_by_itself(sign_up: SignUp, res:
     for caption in (f'"mentions":[] {mention}', f'"mentions":[[1,2,3]] {mention}', f'#a "mentions":[[1,2,{fan.id}]]'):
         post = await publish(res, author, caption)
         sent = await in_feed(fan, post["id"])
+        # The framework's own way gives the same.
+        page = await fan.call("GET", "/v1/feed", params={"limit": "1", "unknown": "1"})
+        assert page["items"][0]["mentions"] == sent["mentions"]
         assert {name: value for name, value in sent.items() if name != "media"} == {
             name: value for name, value in post.items() if name != "media"
         }
         assert len(sent["mentions"]) == caption.count("@")
+
+
+async def test_the_feed_names_nobody_while_the_database_is_away(
+    sign_up: SignUp, res: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    author = await sign_up()
+    post = await publish(res, author, f"@{author.account['username']}")
+    assert (await in_feed(author, post["id"]))["mentions"]
+
+    async def away(*_: Any) -> Any:
+        raise Unavailable("The database does not answer.")
+
+    monkeypatch.setattr("instafeed.captions.mentioned", away)
+    assert (await in_feed(author, post["id"]))["mentions"] == []
 
 
 async def test_a_mention_follows_its_account(sign_up: SignUp, res: Resources) -> None:

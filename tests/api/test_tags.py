@@ -1,5 +1,6 @@
 """Tags: the posts that have one, how many these are, and searching them."""
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -99,6 +100,28 @@ async def test_nothing_of_a_deleted_post_stays_in_the_index(sign_up: SignUp, res
         assert await connection.fetchval(query, int(post_id)) == 0
 
 
+async def test_the_index_agrees_with_the_caption_whoever_comes_first(sign_up: SignUp, res: Resources) -> None:
+    author = await sign_up()
+    ids = [await publish(res, author, "") for _ in range(3)]
+    names = [new_tag() for _ in range(4)]
+
+    async def edit(post_id: str, caption: str) -> None:
+        answer = await author.http.patch(f"/v1/posts/{post_id}", json={"caption": caption}, headers=author.headers)
+        assert answer.status_code in {200, 404}, answer.text
+
+    # New tags, in all orders, at the same time; and one post is deleted in between.
+    captions = [" ".join(f"#{name}" for name in names[at:] + names[:at]) for at in range(4)] + ["", f"#{names[0]}"]
+    edits = [edit(post_id, caption) for caption in captions for post_id in ids]
+    delete = author.call("DELETE", f"/v1/posts/{ids[0]}", 204)
+    await asyncio.gather(*edits[:9], delete, *edits[9:])
+    async with res.db.acquire() as connection:
+        records = await connection.fetch("select tag, post_id from tagged_posts where author_id = $1", int(author.id))
+    kept = {post_id: (await author.call("GET", f"/v1/posts/{post_id}"))["tags"] for post_id in ids[1:]}
+    assert {(record["tag"], str(record["post_id"])) for record in records} == {
+        (tag, post_id) for post_id, tags in kept.items() for tag in tags
+    }
+
+
 async def test_a_post_is_found_once_it_is_published(fresh_http: httpx.AsyncClient) -> None:
     author = await Client.sign_up(fresh_http)
     assert (await author.post("#soon #later"))["tags"] == ["soon", "later"]
@@ -162,15 +185,33 @@ async def test_the_tag_itself_is_found_first_then_the_most_used(sign_up: SignUp,
 async def test_of_much_used_tags_the_number_is_an_estimate(
     sign_up: SignUp, ada: Client, monkeypatch: pytest.MonkeyPatch, res: Resources
 ) -> None:
-    monkeypatch.setattr("instafeed.tags._EXACT", 3)
+    monkeypatch.setattr("instafeed.tags._SAMPLE", 4)
     author = await sign_up()
     tag = new_tag()
     for number in range(4):
         assert await count(ada, tag) == {"name": tag, "post_count": number, "is_exact": True}
         await publish(res, author, f"#{tag}")
-    many = await count(ada, tag)
-    assert not many["is_exact"]
-    assert many["post_count"] >= 3
+    async with res.db.acquire() as connection:
+        await connection.execute("update tags set level = 80 where tag = $1", tag)
+    many = {"name": tag, "post_count": 11_000, "is_exact": False}
+    assert await count(ada, tag) == many
+    other = await sign_up()
+    for _ in range(2):
+        await publish(res, other, f"#{tag}")
+    await other.edit(is_private=True)
+    assert await count(ada, tag) == many | {"post_count": 5600}
+
+
+async def test_a_tag_is_found_under_many_hidden_posts(
+    sign_up: SignUp, res: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instafeed.tags._SAMPLE_IN_SEARCH", 2)
+    public, hidden, viewer = [await sign_up() for _ in range(3)]
+    tag = new_tag()
+    for author in (public, hidden, hidden):
+        await publish(res, author, f"#{tag}")
+    await hidden.edit(is_private=True)
+    assert await found(viewer, tag) == [tag]
 
 
 async def test_uses_are_estimated_well(res: Resources) -> None:

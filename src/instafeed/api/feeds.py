@@ -131,11 +131,14 @@ async def _answer(
 
 async def _with_mentions(res: Resources, viewer: models.Viewer, posts: list[bytes]) -> list[bytes]:
     """Cached posts as the viewer sees them; nobody is named where the database is away."""
-    named = {account_id for post in posts for account_id in mentions.marked_in(post)}
-    if not named:
-        return posts
-    try:
-        accounts = await captions.mentioned(res, viewer, named)
-    except Unavailable:
-        accounts = {}
-    return [mentions.fill(post, accounts) for post in posts]
+    marked = mentions.marked(posts)
+    if marked:
+        try:
+            accounts = await captions.mentioned(
+                res, viewer, {id_ for at in marked for id_ in mentions.marked_in(posts[at])}
+            )
+        except Unavailable:
+            accounts = {}
+        for at in marked:
+            posts[at] = mentions.fill(posts[at], accounts)
+    return posts

@@ -441,7 +441,7 @@ class Tag(_Response):
     post_count: int = Field(ge=0, examples=[12])
     """How many of its posts you may see."""
     is_exact: bool
-    """They were counted. If false, there are more than were counted, and `post_count` is an estimate."""
+    """They were counted. If false, there are many, and `post_count` is an estimate."""
 
 
 class TagList(_Response):

@@ -18,7 +18,7 @@ TagPath = Annotated[
 
 @router.get("/v1/tags/{tag}", summary="How much a tag is used")
 async def get_tag(res: Res, viewer: Reader, tag: TagPath) -> schemas.Tag:
-    """The tag in its folded form, and how many of its posts you may see: up to 500 counted, more estimated.
+    """The tag in its folded form, and how many of its posts you may see: counted if it has fewer than 500, else estimated.
 
     A tag that nobody uses is one with no posts.
     """
