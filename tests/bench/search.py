@@ -1,14 +1,16 @@
-"""Finding accounts among a million, and a page of a tag with a million posts of which the viewer may see few.
+"""Finding accounts among a million, a page of a tag with a million posts of which the viewer may see none, and publishing with
+one tag at once.
 
 By hand: `python -m tests.bench.search [--runs 5]`. Names are put together from syllables: many share their beginnings.
 """
 
+import asyncio
 import itertools
 import random
 import time
 from statistics import median
 
-from instafeed import search, tags
+from instafeed import posts, search, tags
 from instafeed.folding import slips, terms_of, words_of
 from instafeed.ids import MAX_ID, IdMaker, random_shard, shard_of, shard_of_text
 from instafeed.models import Viewer
@@ -22,6 +24,7 @@ from tests.feeds.world import viewer
 ACCOUNTS = 1_000_000
 TAGGED = 1_000_000
 TIMES = 40
+WRITERS = 10
 MOST_MS = 50
 _CHUNK = 50_000
 _SYLLABLES = "an be cha do el fi ga ha is jo ka la mi no or pe ri sa to vi wa"
@@ -137,7 +140,33 @@ async def _tag(
         page = await tags.posts_of(res, me, "hot", below=MAX_ID, limit=30)
         times.append((time.perf_counter() - began) * 1000)
         assert not page.items
-    return [Row(f"page of a tag, none of {count:,} posts visible", median(times), "ms")]
+    return [
+        Row(f"page of a tag, none of {count:,} posts visible", median(times), "ms"),
+        await _publishing(res, [id_ for id_, _ in names[-WRITERS:]], options),
+    ]
+
+
+async def _publishing(res: Resources, authors: list[int], options: Options) -> Row:
+    """Whether a tag that everybody uses at once holds them up: against as many posts, each with a tag of its own."""
+    progress("publishing with one tag")
+    number = itertools.count()
+
+    async def write(author: int, tag: str | None) -> None:
+        for _ in range(options.size(50, 5)):
+            post_id = res.ids.next(shard_of(author))
+            caption = f"#{tag or f't{next(number)}'}"
+            await posts.create(res, viewer(author), post_id, caption=caption, photos=[])
+
+    async def rate(tag: str | None) -> float:
+        began = time.perf_counter()
+        await asyncio.gather(*(write(author, tag) for author in authors))
+        return len(authors) * options.size(50, 5) / (time.perf_counter() - began)
+
+    own, common = [], []
+    for _ in range(options.runs):
+        own.append(await rate(None))
+        common.append(await rate("everybody"))
+    return Row(f"{len(authors)} publish with one tag at once", median(common), "posts/s", median(own), least=0.8)
 
 
 if __name__ == "__main__":
