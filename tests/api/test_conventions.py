@@ -65,6 +65,7 @@ LISTS = [
     "/v1/me/mutes",
     "/v1/me/follow-requests",
     *(f"/v1/accounts/{{me}}/{name}" for name in ("posts", "followers", "following")),
+    "/v1/tags/harbour/posts",
 ]
 
 
@@ -338,6 +339,10 @@ ALLOWED = {
     "/v1/posts": "POST",
     "/v1/posts/1": "DELETE, GET, PATCH",
     "/v1/feed": "GET",
+    "/v1/tags/harbour": "GET",
+    "/v1/tags/harbour/posts": "GET",
+    "/v1/search/accounts": "GET",
+    "/v1/search/tags": "GET",
     "/v1/limits": "GET",
     "/livez": "GET",
     "/readyz": "GET",
