@@ -177,6 +177,8 @@ CREATE TABLE public.posts (
     caption text NOT NULL,
     published_at timestamp with time zone,
     edited_at timestamp with time zone,
+    tags text[] DEFAULT '{}'::text[] NOT NULL,
+    mentions jsonb DEFAULT '[]'::jsonb NOT NULL,
     CONSTRAINT posts_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
     CONSTRAINT posts_check1 CHECK ((shard = ((author_id >> 10) & (8191)::bigint)))
 )
@@ -234,6 +236,23 @@ CREATE TABLE public.scans (
     "position" text NOT NULL
 );
 
+CREATE TABLE public.search_terms (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    term text NOT NULL COLLATE pg_catalog."C",
+    level smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT search_terms_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.search_words (
+    shard smallint NOT NULL,
+    word text NOT NULL COLLATE pg_catalog."C",
+    level smallint NOT NULL,
+    slips integer[] NOT NULL
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.sessions (
     shard smallint NOT NULL,
     id bigint NOT NULL,
@@ -242,6 +261,21 @@ CREATE TABLE public.sessions (
     device_name text NOT NULL,
     used_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT sessions_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.tagged_posts (
+    shard smallint NOT NULL,
+    tag text NOT NULL COLLATE pg_catalog."C",
+    post_id bigint NOT NULL,
+    author_id bigint NOT NULL
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.tags (
+    shard smallint NOT NULL,
+    tag text NOT NULL COLLATE pg_catalog."C",
+    level smallint NOT NULL
 )
 PARTITION BY HASH (shard);
 
@@ -337,8 +371,20 @@ ALTER TABLE ONLY public.requesting
 ALTER TABLE ONLY public.scans
     ADD CONSTRAINT scans_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY public.search_terms
+    ADD CONSTRAINT search_terms_pkey PRIMARY KEY (shard, account_id, term);
+
+ALTER TABLE ONLY public.search_words
+    ADD CONSTRAINT search_words_pkey PRIMARY KEY (shard, word);
+
 ALTER TABLE ONLY public.sessions
     ADD CONSTRAINT sessions_pkey PRIMARY KEY (shard, id);
+
+ALTER TABLE ONLY public.tagged_posts
+    ADD CONSTRAINT tagged_posts_pkey PRIMARY KEY (shard, tag, post_id);
+
+ALTER TABLE ONLY public.tags
+    ADD CONSTRAINT tags_pkey PRIMARY KEY (shard, tag);
 
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_pkey PRIMARY KEY (shard, id);
@@ -393,7 +439,13 @@ CREATE INDEX reports_reporter ON ONLY public.reports USING btree (reporter_id, i
 
 CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
 
+CREATE INDEX search_terms_prefix ON ONLY public.search_terms USING btree (level, term);
+
+CREATE INDEX search_words_slips ON ONLY public.search_words USING gin (slips);
+
 CREATE INDEX sessions_account ON ONLY public.sessions USING btree (shard, account_id);
+
+CREATE INDEX tags_popular ON ONLY public.tags USING btree (((level / 8)), tag);
 
 CREATE INDEX uploads_account ON ONLY public.uploads USING btree (shard, account_id);
 

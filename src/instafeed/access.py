@@ -1,6 +1,6 @@
 """How a viewer stands to accounts, as `visibility` wants to know it: looked at, looked at to be changed, and in lists."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from instafeed.errors import NotFound, Unauthenticated
 from instafeed.models import Account, Listed, Page, Relation, Viewer
@@ -51,6 +51,22 @@ async def lock_self(connection: Connection, viewer: Viewer) -> Account:
     """
     locked = await account_rows.lock(connection, [viewer.account_id])
     return _must_be_active(locked.get(viewer.account_id))
+
+
+async def among(
+    connection: Connection, viewer: Viewer, account_ids: Iterable[int], rule: Rule = listed
+) -> dict[int, tuple[Account, Relation]]:
+    """Those of the accounts that the viewer may see by this rule, and how the viewer stands to them."""
+    wanted = list(account_ids)
+    if not wanted:
+        return {}
+    accounts = await account_rows.get_many(connection, wanted)
+    relations = await relation_rows.get_many(connection, viewer.account_id, accounts)
+    return {
+        id_: (account, relations[id_])
+        for id_, account in accounts.items()
+        if rule(account, viewer.account_id, relations[id_])
+    }
 
 
 def _must_be_active(account: Account | None) -> Account:

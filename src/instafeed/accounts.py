@@ -9,6 +9,7 @@ from functools import partial
 from instafeed import access, feeds
 from instafeed.changes import Change, transact
 from instafeed.errors import Invalid, NotFound, UsernameTaken
+from instafeed.folding import terms_of
 from instafeed.ids import shard_of
 from instafeed.models import Account, AccountChanges, Action, Relation, Session, Subject, SubjectKind, Viewer
 from instafeed.resources import Resources
@@ -16,6 +17,7 @@ from instafeed.sessions import LogIn, end_all, open_session
 from instafeed.storage import accounts as account_rows
 from instafeed.storage import admins as admin_rows
 from instafeed.storage import audit_log as audit_rows
+from instafeed.storage import search as search_rows
 from instafeed.storage import sessions as session_rows
 from instafeed.storage.outbox import Kind
 from instafeed.visibility import profile_visible
@@ -82,6 +84,7 @@ async def sign_up(
                 password_hash=password_hash,
                 email=email,
             )
+            await search_rows.put(connection, account_id, terms_of(username, display_name), followers=0)
         token = await open_session(
             res, connection, account_id, account_id, device_name=device_name, repeat_key=repeat_key
         )
@@ -128,6 +131,9 @@ async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> Acc
         after = replace(before, **{name: value for name, value in asdict(changes).items() if value is not None})
         if after.display_name != before.display_name:
             await change.hold_author(me)
+        if (after.username, after.display_name) != (before.username, before.display_name):
+            terms = terms_of(after.username, after.display_name)
+            await search_rows.put(change.connection, me, terms, followers=after.follower_count)
         if before.is_private and not after.is_private:
             await change.note(shard_of(me), Kind.APPROVE, {"account": me})
         await account_rows.update(change.connection, after)

@@ -5,6 +5,7 @@ The highest bit stays zero until 2060, so every id fits a signed 64-bit integer.
 The scheme is Instagram's ("Sharding & IDs at Instagram", 2012), made in the process instead of in the database.
 """
 
+import hashlib
 import random
 import secrets
 import time
@@ -22,6 +23,11 @@ _SEQUENCES = 1 << SEQUENCE_BITS
 def shard_of(id_: int) -> int:
     """The logical shard, 0..8191, that the row `id_` lives on."""
     return (id_ >> SEQUENCE_BITS) & (SHARDS - 1)
+
+
+def shard_of_text(text: str) -> int:
+    """The logical shard of what is found by a text; the same for ever."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=2).digest()) % SHARDS
 
 
 def unix_ms_of(id_: int) -> int:

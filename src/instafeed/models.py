@@ -169,6 +169,19 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Mention:
+    """An account that a text names; `start` and `length` are code points, the sign before the name included."""
+
+    name: str
+    """As it was written, folded."""
+    start: int
+    length: int
+    account_id: int
+    account: Account | None = None
+    """As a viewer sees it; None until a viewer's right to see it is known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Post:
     """A post with its author and its photos in their order; `published_at` is None until all of them are ready."""
 
@@ -178,6 +191,18 @@ class Post:
     published_at: datetime | None
     edited_at: datetime | None = None
     media: tuple[Media, ...] = ()
+    tags: tuple[str, ...] = ()
+    """Folded."""
+    mentions: tuple[Mention, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TagCount:
+    """A tag, folded, and how many of its posts a viewer may see: counted, or estimated where that is not `exact`."""
+
+    name: str
+    posts: int
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True)

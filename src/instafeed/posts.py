@@ -2,7 +2,7 @@
 
 from collections.abc import Container
 
-from instafeed import access
+from instafeed import access, captions
 from instafeed.changes import Change, transact
 from instafeed.errors import FieldError, Invalid, MediaUnusable, NotFound
 from instafeed.ids import shard_of
@@ -47,6 +47,7 @@ async def add(
     """What `create` does, in the running transaction; returns the fan-out to ring for, if it is published at once."""
     if not await post_rows.insert(connection, post_id, author_id=viewer.account_id, caption=caption):
         return None
+    await captions.write(connection, viewer, post_id, caption)
     claimed = await media_rows.claim(connection, post_id, viewer.account_id, photos)
     ids = [photo.media_id for photo in photos]
     unusable = tuple(
@@ -64,6 +65,7 @@ async def publish_when_ready(res: Resources, connection: Connection, post_id: in
     author_id = await post_rows.publish_if_ready(connection, post_id)
     if author_id is None:
         return None
+    await captions.publish(connection, author_id, post_id)
     await account_rows.count(connection, {author_id: (1, 0, 0)})
     payload = {"post": post_id, "author": author_id}
     return await note(res, connection, shard_of(author_id), Kind.FAN_OUT, payload)
@@ -80,9 +82,9 @@ async def get(res: Resources, viewer: Viewer, post_id: int) -> Post:
         if post is None:
             raise NotFound
         relation = await relation_rows.get(connection, viewer.account_id, post.author.id)
-    if not visible(post, viewer.account_id, relation):
-        raise NotFound
-    return post
+        if not visible(post, viewer.account_id, relation):
+            raise NotFound
+        return (await captions.with_mentions(connection, viewer, [post]))[0]
 
 
 async def edit(
@@ -113,6 +115,8 @@ async def edit(
         if not edited and caption in {None, post.caption}:
             return
         await change.hold_posts(post_id)
+        if caption is not None:
+            await captions.write(connection, viewer, post_id, caption)
         await post_rows.edit(connection, post_id, caption=post.caption if caption is None else caption)
         await media_rows.set_alt_texts(connection, post_id, edited)
 
@@ -148,9 +152,10 @@ async def delete(res: Resources, viewer: Viewer, post_id: int) -> None:
 async def remove(change: Change, post_id: int, author_id: int) -> bool:
     """Delete an author's post with its photos, in the running transaction; False if there is no such post."""
     connection = change.connection
-    published = await post_rows.delete(connection, post_id, author_id)
-    if published is None:
+    if not await post_rows.lock(connection, post_id, author_id):
         return False
+    await captions.erase(connection, author_id, post_id)
+    published = await post_rows.delete(connection, post_id, author_id)
     await change.hold_posts(post_id)
     keys = await media_rows.delete_of_post(connection, post_id)
     if published:
@@ -182,5 +187,6 @@ async def page_of_author(res: Resources, viewer: Viewer, author_id: int, *, belo
         )
         shown = ids[:limit]
         posts = await post_rows.get_many(connection, shown)
-    items = [posts[id_] for id_ in shown if id_ in posts and visible(posts[id_], viewer.account_id, relation)]
+        items = [posts[id_] for id_ in shown if id_ in posts and visible(posts[id_], viewer.account_id, relation)]
+        items = await captions.with_mentions(connection, viewer, items)
     return Page(items, next=shown[-1] if len(ids) > limit else None)

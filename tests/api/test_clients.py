@@ -69,14 +69,20 @@ async def test_a_generated_client_signs_up_follows_posts_and_reads(load: Load, b
         photo = types.File(payload=io.BytesIO(jpeg()))
         media = await call("media.upload_media", authors, body=photo, idempotency_key="once")
         assert media.status == models.MediaStatus.PROCESSING
-        body = models.NewPost(caption="hello", media=[models.NewPostPhoto(id=media.id, alt_text="A colour")])
+        caption = f"hello #harbour @{author.username}"
+        body = models.NewPost(caption=caption, media=[models.NewPostPhoto(id=media.id, alt_text="A colour")])
         post = await call("posts.create_post", authors, body=body)
 
         async def in_feed() -> Any:
             return [item for item in (await call("feeds.get_feed", followers)).items if item.id == post.id]
 
         [seen] = await eventually(in_feed)
-        assert (seen.caption, seen.author.username) == ("hello", author.username)
+        assert (seen.caption, seen.author.username) == (caption, author.username)
+        assert (seen.tags, [mention.account.id for mention in seen.mentions]) == (["harbour"], [author.id])
+        assert (await call("feeds.list_tag_posts", followers, "harbour", limit=1)).items[0].id == post.id
+        assert (await call("feeds.search_tags", followers, q="harb")).items
+        found = await call("accounts.search_accounts", followers, q=author.username)
+        assert found.items[0].viewer.following
         assert seen.media[0].status == models.MediaStatus.READY
         assert seen.media[0].alt_text == "A colour"
         assert {rendition.name for rendition in seen.media[0].renditions} >= {"640", "150"}

@@ -66,6 +66,7 @@ LISTS = [
     "/v1/me/follow-requests",
     "/v1/me/warnings",
     *(f"/v1/accounts/{{me}}/{name}" for name in ("posts", "followers", "following")),
+    "/v1/tags/harbour/posts",
 ]
 
 
@@ -341,6 +342,10 @@ ALLOWED = {
     "/v1/feed": "GET",
     "/v1/reports": "POST",
     "/v1/me/warnings": "GET",
+    "/v1/tags/harbour": "GET",
+    "/v1/tags/harbour/posts": "GET",
+    "/v1/search/accounts": "GET",
+    "/v1/search/tags": "GET",
     "/v1/limits": "GET",
     "/livez": "GET",
     "/readyz": "GET",

@@ -4,6 +4,7 @@ import json
 import string
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -113,3 +114,17 @@ async def test_any_headers_get_a_clear_answer(ada: Client, headers: dict[str, st
     clear(await ada.http.get("/v1/me", headers=sent))
     clear(await ada.http.post("/v1/posts", content=b"{}", headers=sent))
     clear(await ada.http.post("/v1/media", content=b"no photo", headers=sent))
+
+
+@pytest.mark.parametrize("path", ["/v1/search/accounts", "/v1/search/tags"])
+@given(q=texts)
+@some(20)
+async def test_any_search_gets_a_clear_answer(ada: Client, path: str, q: str) -> None:
+    clear(await ada.http.get(path, params={"q": q.encode("utf-8", "surrogatepass")}, headers=ada.headers))
+
+
+@pytest.mark.parametrize("path", ["/v1/tags/{}", "/v1/tags/{}/posts"])
+@given(tag=st.binary(min_size=1, max_size=20) | texts.map(lambda text: text.encode("utf-8", "surrogatepass")))
+@some(20)
+async def test_any_tag_gets_a_clear_answer(ada: Client, path: str, tag: bytes) -> None:
+    clear(await ada.http.get(path.format(quote(tag, safe="")), headers=ada.headers))

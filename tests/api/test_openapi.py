@@ -280,6 +280,31 @@ async def test_what_admins_are_answered_is_as_promised(call: Call, sign_up: Sign
 
 
 @pytest.mark.usefixtures("workers")
+async def test_answers_about_what_captions_name_are_as_promised(
+    contract: Contract, http: httpx.AsyncClient, sign_up: SignUp
+) -> None:
+    author = await sign_up()
+    name = author.account["username"]
+    post = await author.published((await author.post(f"#harbour @{name}"))["id"])
+    await author.sees(post["id"])
+    for status, path, params in [
+        (200, f"/v1/posts/{post['id']}", {}),
+        (200, "/v1/feed", {}),
+        (200, "/v1/tags/harbour", {}),
+        (200, "/v1/tags/harbour/posts", {}),
+        (422, "/v1/tags/1/posts", {}),
+        (200, "/v1/search/tags", {"q": "harb"}),
+        (422, "/v1/search/tags", {"q": "-"}),
+        (200, "/v1/search/accounts", {"q": name}),
+        (422, "/v1/search/accounts", {}),
+    ]:
+        answer = await http.get(path, params=params, headers=author.headers)
+        assert answer.status_code == status, answer.text
+        assert answer.json().get("items") != []
+        contract.check(answer)
+
+
+@pytest.mark.usefixtures("workers")
 async def test_events_are_as_promised(contract: Contract, http: httpx.AsyncClient, sign_up: SignUp) -> None:
     author = await sign_up()
     async with http.stream("GET", "/v1/feed/events", headers=author.headers) as stream:

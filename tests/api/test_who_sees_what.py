@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("workers")
 SignUp = Callable[..., Awaitable[Client]]
 
 PROFILE = {"profile", "by name"}
-CONTENT = {"post", "posts", "followers", "following"}
-COMPANY = {"listed", "follow", "mute", "block"}
+CONTENT = {"post", "posts", "followers", "following", "tagged", "counted", "tag found"}
+COMPANY = {"listed", "mentioned", "mentioned in feed", "found", "follow", "mute", "block"}
 REPORTS = {"report", "report post"}
 TOLD = {"feed", "told", "told later"}
 ALL = PROFILE | CONTENT | COMPANY | REPORTS | TOLD
@@ -35,7 +35,7 @@ PUBLIC: dict[str, set[str]] = {
     "formerly blocked": ALL - TOLD,
     "follower of a suspended account": set(),
     "follower of a returned account": ALL,
-    "author": PROFILE | CONTENT | TOLD | {"listed"},
+    "author": PROFILE | CONTENT | TOLD | {"listed", "mentioned", "mentioned in feed", "found"},
 }
 PRIVATE = PUBLIC | {
     "stranger": PROFILE | COMPANY | {"report"},
@@ -60,12 +60,17 @@ class Scene:
     marker: Client
     """Whom the viewer follows, and who is not the author."""
     marker_post_id: str
+    """It mentions the author."""
+    tag: str
+    """The post's, and no other's."""
 
 
 async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) -> Scene:
     author, friend, marker = [await sign_up() for _ in range(3)]
     viewer = author if kind == "author" else await sign_up()
-    posts = [await who.published((await who.post())["id"]) for who in (author, marker)]
+    tag = f"t{author.id}"
+    captions = {author.id: f"#{tag}", marker.id: f"with @{author.account['username']}"}
+    posts = [await who.published((await who.post(captions[who.id]))["id"]) for who in (author, marker)]
     await author.follow(friend)
     await viewer.follow(marker)
     if private:
@@ -95,7 +100,7 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
             await accounts.suspend(res, author.account["username"])
     if kind == "follower of a returned account":
         await accounts.unsuspend(res, author.account["username"])
-    return Scene(author, viewer, friend, posts[0]["id"], marker, posts[1]["id"])
+    return Scene(author, viewer, friend, posts[0]["id"], marker, posts[1]["id"], tag)
 
 
 async def told(there: Scene, res: Resources) -> set[str]:
@@ -157,10 +162,24 @@ async def seen(there: Scene, res: Resources) -> set[str]:
         await ask(name, f"{account}/{name}", f"{nobody}/{name}")
     if await viewer.walk(f"/v1/accounts/{there.friend.id}/followers") == [author.id]:
         found.add("listed")
-    if there.post_id in await viewer.feed():
+    feed = (await viewer.call("GET", "/v1/feed"))["items"]
+    if there.post_id in [post["id"] for post in feed]:
         found.add("feed")
     await report("report", "account", author.id)
     await report("report post", "post", there.post_id)
+    if any(post["mentions"] for post in feed):
+        found.add("mentioned in feed")
+    if (await viewer.call("GET", f"/v1/posts/{there.marker_post_id}"))["mentions"]:
+        found.add("mentioned")
+    if await viewer.walk(f"/v1/tags/{there.tag}/posts") == [there.post_id]:
+        found.add("tagged")
+    if (await viewer.call("GET", f"/v1/tags/{there.tag}"))["post_count"]:
+        found.add("counted")
+    if (await viewer.call("GET", "/v1/search/tags", params={"q": there.tag}))["items"]:
+        found.add("tag found")
+    page = await viewer.call("GET", "/v1/search/accounts", params={"q": author.account["username"]})
+    if author.id in [account["id"] for account in page["items"]]:
+        found.add("found")
     # What changes something comes last.
     for name in ("follow", "mute", "block"):
         await ask(name, f"{account}/{name}", f"{nobody}/{name}", "PUT")

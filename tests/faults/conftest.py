@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from instafeed.api import present
+from instafeed.api import mentions
 from instafeed.dev.embedded import EmbeddedServers
 from instafeed.models import Post
 from instafeed.resources import open_resources
@@ -23,7 +23,7 @@ class FaultWorld(World):
 
     def render(self, post: Post) -> bytes:
         """As the API shows it."""
-        return present.post_json(self.res, post)
+        return mentions.post_json(self.res, post)
 
 
 @pytest.fixture(scope="module")

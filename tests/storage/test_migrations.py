@@ -82,6 +82,8 @@ async def test_what_was_there_before_the_graph_is_public_and_in_good_standing(
     await migrations.migrate(empty)
     assert await connection.fetchval("select not is_private and suspended_at is null from accounts")
     assert await connection.fetchval("select edited_at is null from posts")
+    assert await connection.fetchval("select tags = '{}' and mentions = '[]' from posts")
+    assert await connection.fetchval("select array_agg(term) from search_terms") == ["ada"]
 
 
 async def test_an_edited_migration_is_refused(empty: str, tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ from instafeed.api import (
     operations,
     posts,
     reports,
+    search,
     sessions,
+    tags,
     uploads,
 )
 from instafeed.api.context import RequestContext
@@ -80,7 +82,10 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     graph = (follows, follow_requests, blocks, mutes)
-    for part in (accounts, sessions, *graph, uploads, media, posts, feeds, events, reports, admin, operations, docs):
+    for part in (
+        *(accounts, sessions, *graph, uploads, media, posts, feeds, tags, search, events),
+        *(reports, admin, operations, docs),
+    ):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Annotated, Self, cast
+from urllib.parse import quote
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.security import HTTPBearer
@@ -127,7 +128,7 @@ class PageRequest:
         if position is None:
             return None, {}
         cursor = cursors.encode(self.key, self.scope, position)
-        path = self.scope.partition(" ")[2]
+        path = quote(self.scope.partition(" ")[2])
         return cursor, {"Link": f'<{path}?limit={self.limit}&cursor={cursor}>; rel="next"'}
 
     def next_cursor(self, response: Response, position: int | None) -> str | None:

@@ -6,8 +6,8 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from instafeed import feeds, models, sessions
-from instafeed.api import limits, present, schemas
+from instafeed import captions, feeds, models, sessions
+from instafeed.api import limits, mentions, schemas
 from instafeed.api.dependencies import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -20,7 +20,8 @@ from instafeed.api.dependencies import (
     resources,
 )
 from instafeed.api.errors import from_error
-from instafeed.errors import InstafeedError, Invalid, Unauthenticated
+from instafeed.errors import InstafeedError, Invalid, Unauthenticated, Unavailable
+from instafeed.resources import Resources
 from instafeed.storage.post_cache import CachedPost
 
 router = APIRouter(tags=["feeds"])
@@ -36,9 +37,9 @@ _CURSOR_CHARACTERS = 100
 async def get_feed(res: Res, viewer: Reader, page: Page) -> Response:
     """The posts of the accounts that you follow and your own, newest first, to the very end."""
     found = await feeds.read_home(
-        res, viewer, below=page.below, limit=page.limit, render=partial(present.post_json, res)
+        res, viewer, below=page.below, limit=page.limit, render=partial(mentions.post_json, res)
     )
-    body, headers = _answer(page, found)
+    body, headers = await _answer(res, viewer, page, found)
     return Response(body, headers={name.decode(): value.decode() for name, value in headers})
 
 
@@ -111,15 +112,33 @@ async def _get_feed(request: Request, limit: int, cursor: str | None) -> _Answer
         assert refused is not None
         raise refused
     found = await feeds.read_home(
-        res, viewer, below=page.below, limit=limit, render=partial(present.post_json, res), look=look, admit=admit
+        res, viewer, below=page.below, limit=limit, render=partial(mentions.post_json, res), look=look, admit=admit
     )
     await admit()
-    return _answer(page, found)
+    return await _answer(res, viewer, page, found)
 
 
-def _answer(page: PageRequest, found: models.Page[tuple[int, CachedPost]]) -> _Answer:
+async def _answer(
+    res: Resources, viewer: models.Viewer, page: PageRequest, found: models.Page[tuple[int, CachedPost]]
+) -> _Answer:
+    posts = await _with_mentions(res, viewer, [post.json for _, post in found.items])
     cursor, link = page.link(found.next)
     next_cursor = b"null" if cursor is None else b'"%b"' % cursor.encode()
-    body = b'{"items":[%b],"next_cursor":%b}' % (b",".join([post.json for _, post in found.items]), next_cursor)
+    body = b'{"items":[%b],"next_cursor":%b}' % (b",".join(posts), next_cursor)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     return body, headers + [(name.lower().encode(), value.encode()) for name, value in link.items()]
+
+
+async def _with_mentions(res: Resources, viewer: models.Viewer, posts: list[bytes]) -> list[bytes]:
+    """Cached posts as the viewer sees them; nobody is named where the database is away."""
+    marked = mentions.marked(posts)
+    if marked:
+        try:
+            accounts = await captions.mentioned(
+                res, viewer, {id_ for at in marked for id_ in mentions.marked_in(posts[at])}
+            )
+        except Unavailable:
+            accounts = {}
+        for at in marked:
+            posts[at] = mentions.fill(posts[at], accounts)
+    return posts

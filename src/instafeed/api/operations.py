@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from instafeed import entities
 from instafeed.api import limits, schemas, strict_json, text
 from instafeed.api.dependencies import MAX_LIMIT, Res
 from instafeed.checks import check_all
@@ -26,6 +27,9 @@ async def get_limits(res: Res) -> schemas.Limits:
         upload_max_open=settings.upload_max_open,
         photo_types=[format_.content_type for format_ in Format],
         photos_per_post=schemas.PHOTOS_PER_POST,
+        tags_per_post=entities.TAGS_PER_TEXT,
+        tag_max_characters=entities.TAG_CHARACTERS,
+        mentions_per_post=entities.NAMES_PER_TEXT,
         caption_max_characters=text.CAPTION_MAX_CHARACTERS,
         alt_text_max_characters=text.ALT_TEXT_MAX_CHARACTERS,
         body_max_bytes=strict_json.MAX_BYTES,

@@ -130,6 +130,12 @@ def post(res: Resources, value: models.Post) -> schemas.Post:
         id=value.id,
         author=account_ref(value.author),
         caption=value.caption,
+        tags=list(value.tags),
+        mentions=[
+            schemas.Mention(start=mention.start, length=mention.length, account=account_ref(mention.account))
+            for mention in value.mentions
+            if mention.account is not None
+        ],
         media=[media(res, photo) for photo in value.media],
         created_at=models.made_at(value.id),
         published_at=value.published_at,
@@ -137,9 +143,9 @@ def post(res: Resources, value: models.Post) -> schemas.Post:
     )
 
 
-def post_json(res: Resources, value: models.Post) -> bytes:
-    """A post as it is sent, the same for every viewer."""
-    return post(res, value).model_dump_json().encode()
+def tag(value: models.TagCount) -> schemas.Tag:
+    """A tag."""
+    return schemas.Tag(name=value.name, post_count=value.posts, is_exact=value.exact)
 
 
 def event(value: models.Event) -> schemas.Event:

@@ -18,7 +18,9 @@ from pydantic.config import JsonDict
 
 from instafeed import models
 from instafeed.accounts import USERNAME, normalize_username
-from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName, Remark
+from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName, Remark, one_line
+from instafeed.entities import TAG_CHARACTERS, fold_prefix, fold_tag
+from instafeed.folding import fold
 from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
@@ -41,6 +43,26 @@ def _parse_username(value: str) -> str:
             "is not a username: 1 to 30 of a-z, 0-9, dot and underscore; no dot or underscore at the ends, no two in a row"
         )
     return name
+
+
+def _parse_tag(value: str) -> str:
+    tag = fold_tag(value)
+    if tag is None:
+        raise ValueError(f"is not a tag: up to {TAG_CHARACTERS} letters, digits and underscores, not digits only")
+    return tag
+
+
+def _parse_tag_query(value: str) -> str:
+    prefix = fold_prefix(value.strip().removeprefix("#"))
+    if prefix is None:
+        raise ValueError(f"is not how a tag begins: 1 to {TAG_CHARACTERS} letters, digits and underscores")
+    return prefix
+
+
+def _parse_search(value: str) -> str:
+    if not fold(value):
+        raise ValueError("is nothing to search for: it has no letter or digit")
+    return value
 
 
 def _parse_email(value: str) -> str:
@@ -82,6 +104,25 @@ Username = Annotated[
     StringConstraints(min_length=1, max_length=100),
     AfterValidator(_parse_username),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 30, "examples": ["ada"]}),
+]
+TagName = Annotated[
+    str,
+    StringConstraints(max_length=100),
+    AfterValidator(_parse_tag),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": TAG_CHARACTERS, "examples": ["harbour"]}),
+]
+TagQuery = Annotated[
+    str,
+    StringConstraints(max_length=100),
+    AfterValidator(_parse_tag_query),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": TAG_CHARACTERS, "examples": ["harb"]}),
+]
+SearchText = Annotated[
+    str,
+    StringConstraints(max_length=100),
+    AfterValidator(one_line),
+    AfterValidator(_parse_search),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 100, "examples": ["ada love"]}),
 ]
 Email = Annotated[
     str,
@@ -384,12 +425,27 @@ class Upload(_Response):
     """When it is dropped if it is not completed."""
 
 
+class Mention(_Response):
+    """An account that a text names. Places are counted in Unicode code points of the text as it is answered."""
+
+    start: int = Field(ge=0, examples=[11])
+    """Where the `@` is."""
+    length: int = Field(ge=2, examples=[4])
+    """With the `@`. What is written there may be an earlier username."""
+    account: AccountRef
+    """As it is called now."""
+
+
 class Post(_Response):
     """A post."""
 
     id: Id
     author: AccountRef
     caption: str = Field(examples=["Evening at the harbour"])
+    tags: list[str] = Field(examples=[["harbour"]])
+    """The hashtags of its caption, without `#`, folded (NFKC, lower case), each once: what `GET /v1/tags/{tag}/posts` takes."""
+    mentions: list[Mention]
+    """The accounts that its caption names with `@`, in their order, without those that you may not see."""
     media: list[Media]
     created_at: Time
     published_at: Time | None
@@ -551,6 +607,25 @@ class ModerationActionList(_Response):
     """Send it as `cursor` for the next page; null at the end."""
 
 
+class Tag(_Response):
+    """A tag."""
+
+    name: str = Field(examples=["harbour"])
+    """Folded, without `#`."""
+    post_count: int = Field(ge=0, examples=[12])
+    """How many of its posts you may see."""
+    is_exact: bool
+    """They were counted. If false, there are many, and `post_count` is an estimate."""
+
+
+class TagList(_Response):
+    """Tags that were found."""
+
+    items: list[Tag]
+    next_cursor: str | None = Field(examples=[None])
+    """Null: the best are on one page."""
+
+
 class Event(_Response):
     """Something that happened, as it is told over `GET /v1/feed/events`."""
 
@@ -590,6 +665,12 @@ class Limits(_Response):
     """How many resumable uploads you may have open."""
     photo_types: list[str] = Field(examples=[["image/jpeg", "image/heif"]])
     photos_per_post: int = Field(examples=[10])
+    tags_per_post: int = Field(examples=[30])
+    """Those beyond are text like any other."""
+    tag_max_characters: int = Field(examples=[64])
+    """Folded; what is longer is no tag."""
+    mentions_per_post: int = Field(examples=[20])
+    """Those beyond are text like any other."""
     caption_max_characters: int = Field(examples=[2200])
     alt_text_max_characters: int = Field(examples=[1500])
     body_max_bytes: int = Field(examples=[131_072])

@@ -7,6 +7,7 @@ from asyncpg import Record
 from instafeed.errors import EmailTaken, UsernameTaken
 from instafeed.ids import shard_of
 from instafeed.models import Account, Delivery
+from instafeed.storage import search
 from instafeed.storage.database import Connection
 
 COLUMNS = "id, username, display_name, bio, post_count, follower_count, following_count, is_private, suspended_at"
@@ -124,6 +125,14 @@ async def id_of_username(connection: Connection, username: str) -> int | None:
     return found
 
 
+async def ids_of_usernames(connection: Connection, usernames: Iterable[str]) -> dict[str, int]:
+    """Whose names these are, without those that are nobody's."""
+    records = await connection.fetch(
+        "select username, account_id from usernames where username = any($1::text[])", list(usernames)
+    )
+    return {record["username"]: record["account_id"] for record in records}
+
+
 async def password_hash(connection: Connection, account_id: int) -> str | None:
     """The argon2 hash of the account's password."""
     found: str | None = await connection.fetchval(
@@ -137,13 +146,15 @@ async def count(connection: Connection, changes: dict[int, tuple[int, int, int]]
     for each other.
     """
     for account_id in sorted(changes):
-        await connection.execute(
+        followers = await connection.fetchval(
             "update accounts set post_count = post_count + $3, follower_count = follower_count + $4,"
-            " following_count = following_count + $5 where shard = $1 and id = $2",
+            " following_count = following_count + $5 where shard = $1 and id = $2 returning follower_count",
             shard_of(account_id),
             account_id,
             *changes[account_id],
         )
+        if followers is not None and search.level(followers) != search.level(followers - changes[account_id][1]):
+            await search.set_level(connection, account_id, followers=followers)
 
 
 async def delivery(connection: Connection, account_id: int) -> tuple[Delivery, int]:

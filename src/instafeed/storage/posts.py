@@ -7,7 +7,7 @@ from datetime import datetime
 from instafeed import ids
 from instafeed.ids import shard_of
 from instafeed.models import MediaStatus, Post
-from instafeed.storage import accounts, media
+from instafeed.storage import accounts, captions, media
 from instafeed.storage.database import Connection
 
 _FIRST_SPAN = ids.span(hours=24)
@@ -120,8 +120,8 @@ async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int,
     # Photos first: of a post that is deleted in between, nothing is seen then, rather than a post without photos.
     photos = await media.of_posts(connection, wanted)
     records = await connection.fetch(
-        f"select post.id as post_id, post.caption, post.published_at, post.edited_at, {author_columns} from posts post"
-        " join accounts author on author.shard = post.shard and author.id = post.author_id"
+        f"select post.id as post_id, post.caption, post.published_at, post.edited_at, post.tags, post.mentions, {author_columns}"
+        " from posts post join accounts author on author.shard = post.shard and author.id = post.author_id"
         " where post.shard = any($1::smallint[]) and post.id = any($2::bigint[]) and author.shard = any($1::smallint[])",
         shards,
         wanted,
@@ -141,6 +141,8 @@ async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int,
             published_at=record["published_at"],
             edited_at=record["edited_at"],
             media=photos.get(record["post_id"], ()),
+            tags=tuple(record["tags"]),
+            mentions=captions.mentions_from(record["mentions"]),
         )
         for record in records
     }
