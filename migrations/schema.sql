@@ -211,7 +211,8 @@ PARTITION BY HASH (shard);
 
 CREATE TABLE public.usernames (
     username text NOT NULL,
-    account_id bigint NOT NULL
+    account_id bigint NOT NULL,
+    held_until timestamp with time zone
 );
 
 ALTER TABLE ONLY public.accounts
@@ -312,3 +313,5 @@ CREATE INDEX uploads_account ON ONLY public.uploads USING btree (shard, account_
 CREATE INDEX uploads_expires ON ONLY public.uploads USING btree (expires_at);
 
 CREATE INDEX uploads_stored ON ONLY public.uploads USING btree (object_key);
+
+CREATE INDEX usernames_held ON public.usernames USING btree (account_id) WHERE (held_until IS NOT NULL);

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 from instafeed import access, feeds
 from instafeed.changes import Change, transact
-from instafeed.errors import Invalid, NotFound, UsernameTaken
+from instafeed.errors import Invalid, NotFound, RateLimited, UsernameTaken
 from instafeed.ids import shard_of
 from instafeed.models import Account, AccountChanges, Relation, Session, Viewer
 from instafeed.resources import Resources
@@ -17,6 +17,8 @@ from instafeed.storage.outbox import Kind
 from instafeed.visibility import profile_visible
 
 USERNAME = re.compile(r"(?!.*[._]{2})[a-z0-9][a-z0-9._]{0,28}[a-z0-9]|[a-z0-9]")
+
+_NAMES_HELD = 3
 
 # Names that would pass for us, for a part of the site, or for nobody.
 # fmt: off
@@ -35,6 +37,11 @@ _RESERVED = frozenset({
 def normalize_username(name: str) -> str:
     """The one form of a name that all its Unicode and case variants share."""
     return unicodedata.normalize("NFKC", name).strip().casefold()
+
+
+def _must_be_free(username: str) -> None:
+    if username in _RESERVED:
+        raise UsernameTaken("This username is reserved.")
 
 
 async def sign_up(
@@ -63,8 +70,7 @@ async def sign_up(
     Raises:
         UsernameTaken, EmailTaken: another account has it, or the name is reserved.
     """
-    if username in _RESERVED:
-        raise UsernameTaken("This username is reserved.")
+    _must_be_free(username)
     password_hash = await res.passwords.hash(password)
 
     async def body(change: Change) -> tuple[str, Account | None, Session | None]:
@@ -103,7 +109,7 @@ async def get(res: Resources, viewer: Viewer, account_id: int) -> tuple[Account,
 
 
 async def get_by_username(res: Resources, viewer: Viewer, username: str) -> tuple[Account, Relation | None]:
-    """Like `get`, by a normalized username."""
+    """Like `get`, by a normalized username; one that it gave up finds it for as long as it is held."""
     async with res.db.acquire() as connection:
         account_id = await account_rows.id_of_username(connection, username)
     if account_id is None:
@@ -115,14 +121,20 @@ async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> Acc
     """Change the viewer's own account, and return it.
 
     From then on an account that goes private shows its posts to its followers only, who are still those that it had;
-    when it goes public, whoever asked to follow it does.
+    when it goes public, whoever asked to follow it does. A username that it gives up is held for it: see docs/accounts.md.
+
+    Raises:
+        UsernameTaken: the new username is reserved, or somebody else has it or had it until lately.
+        RateLimited: it would give up more names than are held for one account.
     """
     me = viewer.account_id
 
     async def body(change: Change) -> Account:
         before = await access.lock_self(change.connection, viewer)
         after = replace(before, **{name: value for name, value in asdict(changes).items() if value is not None})
-        if after.display_name != before.display_name:
+        if after.username != before.username:
+            await _rename(change, before, after.username)
+        if (after.username, after.display_name) != (before.username, before.display_name):
             await change.hold_author(me)
         if before.is_private and not after.is_private:
             await change.note(shard_of(me), Kind.APPROVE, {"account": me})
@@ -130,6 +142,18 @@ async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> Acc
         return after
 
     return await transact(res, body)
+
+
+async def _rename(change: Change, account: Account, username: str) -> None:
+    _must_be_free(username)
+    await account_rows.rename(change.connection, account, username)
+    # Counted afterwards: to take a former name back is always allowed.
+    held = await account_rows.names_held(change.connection, account.id)
+    if len(held) > _NAMES_HELD:
+        raise RateLimited(
+            f"At most {_NAMES_HELD} former usernames are held for an account. Take one of them, or wait.",
+            retry_after=held[0].total_seconds(),
+        )
 
 
 async def suspend(res: Resources, username: str) -> None:

@@ -44,6 +44,7 @@ class Account:
 class AccountChanges:
     """What an owner changes of an account; None leaves as it is."""
 
+    username: str | None = None
     display_name: str | None = None
     bio: str | None = None
     is_private: bool | None = None

@@ -17,6 +17,7 @@ from tests.client import PASSWORD, Client
 from tests.photos import jpeg
 
 SignUp = Callable[..., Awaitable[Client]]
+Call = Callable[..., Awaitable[Any]]
 
 HIDDEN = {"/openapi.json", "/docs", "/docs/{path:path}", "/problems/{slug}"}
 FORBIDDEN = {
@@ -185,17 +186,29 @@ async def test_exactly_the_calls_that_need_a_token_say_so(contract: Contract, ht
         contract.check(answer)
 
 
-@pytest.mark.usefixtures("workers")
-async def test_real_answers_are_as_promised(contract: Contract, http: httpx.AsyncClient, sign_up: SignUp) -> None:
-    author, follower = await sign_up(), await sign_up()
+@pytest.fixture
+def call(contract: Contract, http: httpx.AsyncClient) -> Call:
+    """Sends a request whose answer must have a status and be as promised; gives its JSON."""
 
-    async def call(status: int, who: Client | None, method: str, path: str, **options: Any) -> Any:
+    async def send(status: int, who: Client | None, method: str, path: str, **options: Any) -> Any:
         headers = (who.headers if who else {}) | options.pop("headers", {})
         answer = await http.request(method, path, headers=headers, **options)
         assert answer.status_code == status, answer.text
         contract.check(answer)
         return answer.json() if "json" in answer.headers.get("content-type", "") and answer.content else None
 
+    return send
+
+
+async def test_answers_about_ones_own_account_are_as_promised(call: Call, sign_up: SignUp) -> None:
+    one = await sign_up()
+    await call(200, one, "GET", "/v1/me")
+    await call(409, one, "PATCH", "/v1/me", json={"username": "admin"})
+
+
+@pytest.mark.usefixtures("workers")
+async def test_real_answers_are_as_promised(call: Call, sign_up: SignUp) -> None:
+    author, follower = await sign_up(), await sign_up()
     name = author.account["username"]
     await call(201, None, "POST", "/v1/sessions", json={"username": name, "password": PASSWORD})
     await call(401, None, "POST", "/v1/sessions", json={"username": name, "password": "wrong password"})
@@ -225,7 +238,7 @@ async def test_real_answers_are_as_promised(contract: Contract, http: httpx.Asyn
     await call(204, author, "DELETE", f"/v1/posts/{post['id']}")
     await call(404, follower, "GET", f"/v1/posts/{post['id']}")
     await call(200, author, "PATCH", "/v1/me", json={"is_private": True, "bio": "Hello."})
-    await call(422, author, "PATCH", "/v1/me", json={"username": "other"})
+    await call(422, author, "PATCH", "/v1/me", json={"username": "no name"})
     await call(200, author, "PATCH", f"/v1/posts/{form['id']}", json={"caption": "edited"})
     asking = await sign_up()
     await call(200, asking, "PUT", f"/v1/accounts/{author.id}/follow")

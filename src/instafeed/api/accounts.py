@@ -63,7 +63,7 @@ async def get_me(res: Res, viewer: Reader) -> schemas.Account:
     return present.account(*await accounts.get(res, viewer, viewer.account_id))
 
 
-@router.patch("/v1/me", summary="Change my account")
+@router.patch("/v1/me", summary="Change my account", responses=problems(errors.UsernameTaken))
 async def update_me(body: schemas.AccountPatch, res: Res, viewer: Writer) -> schemas.Account:
     """Change what you send, and nothing else. Going public approves everybody who asked to follow you, soon after."""
     changes = AccountChanges(**body.model_dump(exclude_unset=True))
@@ -76,7 +76,10 @@ async def get_account_by_username(
     viewer: Reader,
     username: Annotated[schemas.Username, Path(description="The account's username.")],
 ) -> schemas.Account:
-    """The account with this username, in any of its variants of case and Unicode."""
+    """The account with this username, in any of its variants of case and Unicode.
+
+    One that it gave up finds it for 14 days, so that links go on working: the answer tells its name of now.
+    """
     return present.account(*await accounts.get_by_username(res, viewer, username))
 
 

@@ -38,7 +38,7 @@ _MEANINGS = {
     "unavailable": "A server that this call needs does not answer. Nothing was done; wait for the seconds in `Retry-After`, if"
     " it is there, and send it again.",
     "upload-too-slow": "The photo arrived more slowly than uploads may. `GET /v1/limits` tells the rate.",
-    "username-taken": "Somebody has this username, or it is reserved.",
+    "username-taken": "Somebody has this username, or had it until 14 days ago, or it is reserved.",
     "wrong-credentials": "There is no account with this username and password. Which of the two is wrong is not told.",
 }
 

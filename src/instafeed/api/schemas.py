@@ -131,6 +131,8 @@ class NewAccount(_Request):
 class AccountPatch(_Request):
     """Changes to an account. What is left out stays as it is; an empty text takes a text away."""
 
+    username: Username = Field(default="", examples=["ada"])
+    """Another name. Your old one is held for you for 14 days, and finds you for as long."""
     display_name: DisplayName = Field(default="", examples=["Ada Lovelace"])
     bio: Bio = Field(default="", examples=["Wrote the first program."])
     is_private: bool = Field(default=False, examples=[True])

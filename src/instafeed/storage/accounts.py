@@ -1,6 +1,7 @@
 """Accounts and the names that are theirs."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 from asyncpg import Record
 
@@ -9,6 +10,7 @@ from instafeed.ids import shard_of
 from instafeed.models import Account, Delivery
 from instafeed.storage.database import Connection
 
+HELD_DAYS = 14
 COLUMNS = "id, username, display_name, bio, post_count, follower_count, following_count, is_private, suspended_at"
 
 
@@ -35,10 +37,9 @@ async def insert(
     Raises:
         UsernameTaken, EmailTaken: another account has it.
     """
-    claim = "insert into {0} ({1}, account_id) values ($1, $2) on conflict do nothing returning account_id"
-    if await connection.fetchval(claim.format("usernames", "username"), username, account_id) is None:
-        raise UsernameTaken("Somebody has this username already.")
-    if email and await connection.fetchval(claim.format("emails", "email"), email, account_id) is None:
+    await _claim_username(connection, account_id, username)
+    claim = "insert into emails (email, account_id) values ($1, $2) on conflict do nothing returning account_id"
+    if email and await connection.fetchval(claim, email, account_id) is None:
         raise EmailTaken("Another account has this e-mail address.")
     await connection.execute(
         "insert into accounts (shard, id, username, display_name, password_hash) values ($1, $2, $3, $4, $5)",
@@ -48,6 +49,50 @@ async def insert(
         display_name,
         password_hash,
     )
+
+
+async def _claim_username(connection: Connection, account_id: int, username: str) -> None:
+    claimed = await connection.fetchval(
+        "insert into usernames as held (username, account_id) values ($1, $2) on conflict (username) do update"
+        " set account_id = excluded.account_id, held_until = null"
+        " where held.held_until < now() or (held.held_until is not null and held.account_id = excluded.account_id)"
+        " returning account_id",
+        username,
+        account_id,
+    )
+    if claimed is None:
+        raise UsernameTaken("Somebody has this username already.")
+
+
+async def rename(connection: Connection, account: Account, username: str) -> None:
+    """Give an account, whose row is locked, another name; its own is held for it for `HELD_DAYS`.
+
+    Raises:
+        UsernameTaken: somebody else has it, or had it until lately.
+    """
+    await connection.execute(
+        "update usernames set held_until = now() + make_interval(days => $2) where username = $1",
+        account.username,
+        HELD_DAYS,
+    )
+    await _claim_username(connection, account.id, username)
+    await connection.execute(
+        "update accounts set username = $3 where shard = $1 and id = $2", shard_of(account.id), account.id, username
+    )
+
+
+async def names_held(connection: Connection, account_id: int) -> list[timedelta]:
+    """For how long the former names of an account are held still, the one that is free first at the head."""
+    records = await connection.fetch(
+        "select held_until - now() as rest from usernames where account_id = $1 and held_until > now() order by held_until",
+        account_id,
+    )
+    return [record["rest"] for record in records]
+
+
+async def forget_names(connection: Connection) -> None:
+    """Let go of the names that are held no more."""
+    await connection.execute("delete from usernames where held_until < now()")
 
 
 async def get_many(connection: Connection, account_ids: Iterable[int]) -> dict[int, Account]:
@@ -119,8 +164,10 @@ async def suspended_among(connection: Connection, account_ids: Iterable[int]) ->
 
 
 async def id_of_username(connection: Connection, username: str) -> int | None:
-    """Whose name it is."""
-    found: int | None = await connection.fetchval("select account_id from usernames where username = $1", username)
+    """Whose name it is, or was and is held still."""
+    found: int | None = await connection.fetchval(
+        "select account_id from usernames where username = $1 and (held_until is null or held_until > now())", username
+    )
     return found
 
 
