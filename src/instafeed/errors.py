@@ -67,6 +67,16 @@ class WrongCredentials(InstafeedError):
         super().__init__("There is no account with this username and password.")
 
 
+class WrongPassword(InstafeedError):
+    """A change that asks for the password got another one."""
+
+    slug = "wrong-password"
+    title = "The password is wrong"
+
+    def __init__(self) -> None:
+        super().__init__("This is not your current password.")
+
+
 class UsernameTaken(InstafeedError):
     """Somebody has the name, or it is reserved."""
 

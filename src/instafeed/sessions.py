@@ -87,9 +87,9 @@ async def log_in(
         raise WrongCredentials
 
     async def body(connection: Connection) -> tuple[str, Account | None, Session | None]:
-        # Locked: a suspension finds this session, and ends it, or is found.
+        # Locked: a suspension or another password finds this session, and ends it, or is found.
         account = (await account_rows.lock(connection, [account_id])).get(account_id)
-        if account is None or account.suspended:
+        if account is None or account.suspended or await account_rows.password_hash(connection, account_id) != kept:
             raise WrongCredentials
         token = await open_session(
             res, connection, account_id, session_id, device_name=device_name, repeat_key=repeat_key
@@ -216,19 +216,18 @@ async def end_others(res: Resources, viewer: Viewer) -> None:
     """
 
     async def body(change: Change) -> None:
-        token_hashes = await session_rows.delete_others(change.connection, viewer.account_id, viewer.session_id)
-        await _end(change, viewer.account_id, token_hashes)
+        await end_all(change, viewer.account_id, but=viewer.session_id)
 
     await transact(res, body)
 
 
-async def end_all(change: Change, account_id: int) -> None:
-    """Log an account out everywhere, in the running transaction.
+async def end_all(change: Change, account_id: int, *, but: int = 0) -> None:
+    """Log an account out everywhere, but in one of its sessions if it is named, in the running transaction.
 
     Raises:
         RedisAway: the sessions could not be ended everywhere.
     """
-    await _end(change, account_id, await session_rows.delete_others(change.connection, account_id, 0))
+    await _end(change, account_id, await session_rows.delete_others(change.connection, account_id, but))
 
 
 async def _end(change: Change, account_id: int, token_hashes: list[bytes]) -> None:

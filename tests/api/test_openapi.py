@@ -204,6 +204,9 @@ async def test_answers_about_ones_own_account_are_as_promised(call: Call, sign_u
     one = await sign_up()
     await call(200, one, "GET", "/v1/me")
     await call(409, one, "PATCH", "/v1/me", json={"username": "admin"})
+    passwords = {"current_password": PASSWORD, "new_password": PASSWORD}
+    await call(204, one, "PUT", "/v1/me/password", json=passwords)
+    await call(403, one, "PUT", "/v1/me/password", json=passwords | {"current_password": "another"})
 
 
 @pytest.mark.usefixtures("workers")

@@ -12,6 +12,7 @@ from instafeed import tasks
 from instafeed.api import (
     accounts,
     blocks,
+    credentials,
     docs,
     errors,
     events,
@@ -78,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     graph = (follows, follow_requests, blocks, mutes)
-    for part in (accounts, sessions, *graph, uploads, media, posts, feeds, events, operations, docs):
+    for part in (accounts, credentials, sessions, *graph, uploads, media, posts, feeds, events, operations, docs):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)

@@ -20,6 +20,7 @@ STATUSES: dict[type[InstafeedError], int] = {
     errors.DigestMismatch: 400,
     errors.Unauthenticated: 401,
     errors.WrongCredentials: 401,
+    errors.WrongPassword: 403,
     errors.NotFound: 404,
     errors.BodyTooSlow: 408,
     errors.UploadTooSlow: 408,

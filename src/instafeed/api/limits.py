@@ -19,7 +19,8 @@ ANONYMOUS = Policy("anonymous", 120, 60)
 SIGN_UP = Policy("sign_up", 30, 3600)
 LOG_IN = Policy("log_in", 30, 300)
 LOG_IN_NAME = Policy("log_in_name", 10, 300)
-ALL = (READ, WRITE, UPLOAD, UPLOAD_PART, ANONYMOUS, SIGN_UP, LOG_IN, LOG_IN_NAME)
+PASSWORD = Policy("password", 10, 300)
+ALL = (READ, WRITE, UPLOAD, UPLOAD_PART, ANONYMOUS, SIGN_UP, LOG_IN, LOG_IN_NAME, PASSWORD)
 
 
 def client_address(request: Request, trusted: Sequence[Network]) -> str:

@@ -40,6 +40,7 @@ _MEANINGS = {
     "upload-too-slow": "The photo arrived more slowly than uploads may. `GET /v1/limits` tells the rate.",
     "username-taken": "Somebody has this username, or had it until 14 days ago, or it is reserved.",
     "wrong-credentials": "There is no account with this username and password. Which of the two is wrong is not told.",
+    "wrong-password": "`current_password` is not the account's password. You are logged in still, and nothing was changed.",
 }
 
 

@@ -139,6 +139,17 @@ class AccountPatch(_Request):
     """Only followers see the posts, and followers must be approved. False approves all who asked to follow."""
 
 
+class PasswordChange(_Request):
+    """Another password."""
+
+    current_password: Password = Field(
+        examples=["correct horse battery staple"], json_schema_extra={"format": "password"}
+    )
+    new_password: NewPassword = Field(
+        examples=["staple battery horse correct"], json_schema_extra={"format": "password"}
+    )
+
+
 class NewSession(_Request):
     """A log-in."""
 

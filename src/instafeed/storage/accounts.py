@@ -179,6 +179,16 @@ async def password_hash(connection: Connection, account_id: int) -> str | None:
     return found
 
 
+async def set_password(connection: Connection, account_id: int, password_hash: str) -> None:
+    """Give an account another password."""
+    await connection.execute(
+        "update accounts set password_hash = $3 where shard = $1 and id = $2",
+        shard_of(account_id),
+        account_id,
+        password_hash,
+    )
+
+
 async def count(connection: Connection, changes: dict[int, tuple[int, int, int]]) -> None:
     """Add to (posts, followers, following) of each account, locked in the order of their ids so that two never wait
     for each other.
