@@ -14,6 +14,8 @@ CREATE TABLE public.accounts (
     is_private boolean DEFAULT false NOT NULL,
     suspended_at timestamp with time zone,
     delivery smallint DEFAULT 0 NOT NULL,
+    email text,
+    pending_email text,
     CONSTRAINT accounts_check CHECK ((shard = ((id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -47,7 +49,8 @@ PARTITION BY HASH (shard);
 
 CREATE TABLE public.emails (
     email text NOT NULL,
-    account_id bigint NOT NULL
+    account_id bigint NOT NULL,
+    confirmed_at timestamp with time zone
 );
 
 CREATE TABLE public.followers (
@@ -81,6 +84,19 @@ CREATE TABLE public.idempotency_keys (
     headers jsonb,
     body bytea,
     created_at timestamp with time zone DEFAULT now() NOT NULL
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.mail_tokens (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    id bigint NOT NULL,
+    purpose text NOT NULL,
+    email text NOT NULL,
+    token_hash bytea NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT mail_tokens_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
 
@@ -239,6 +255,9 @@ ALTER TABLE ONLY public.following
 ALTER TABLE ONLY public.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (shard, account_id, key);
 
+ALTER TABLE ONLY public.mail_tokens
+    ADD CONSTRAINT mail_tokens_pkey PRIMARY KEY (shard, account_id, id);
+
 ALTER TABLE ONLY public.media
     ADD CONSTRAINT media_pkey PRIMARY KEY (shard, id);
 
@@ -281,6 +300,8 @@ CREATE INDEX followers_id ON ONLY public.followers USING btree (shard, followee_
 CREATE INDEX following_id ON ONLY public.following USING btree (shard, follower_id, id);
 
 CREATE INDEX idempotency_keys_age ON ONLY public.idempotency_keys USING btree (created_at);
+
+CREATE INDEX mail_tokens_expiry ON ONLY public.mail_tokens USING btree (expires_at);
 
 CREATE INDEX media_pending ON ONLY public.media USING btree (shard, id) WHERE (status = 'pending'::text);
 

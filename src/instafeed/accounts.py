@@ -4,14 +4,16 @@ import re
 import unicodedata
 from dataclasses import asdict, replace
 
-from instafeed import access, feeds
+from instafeed import access, feeds, mails
 from instafeed.changes import Change, transact
 from instafeed.errors import Invalid, NotFound, RateLimited, UsernameTaken
 from instafeed.ids import shard_of
-from instafeed.models import Account, AccountChanges, Relation, Session, Viewer
+from instafeed.mails import Mail
+from instafeed.models import Account, AccountChanges, Emails, Relation, Session, Viewer
 from instafeed.resources import Resources
 from instafeed.sessions import LogIn, end_all, open_session
 from instafeed.storage import accounts as account_rows
+from instafeed.storage import emails as email_rows
 from instafeed.storage import sessions as session_rows
 from instafeed.storage.outbox import Kind
 from instafeed.visibility import profile_visible
@@ -62,18 +64,18 @@ async def sign_up(
         account_id: the id to give it; where the account is there already, made by the same request, it is found again.
         username: normalized, and of the form of `USERNAME`.
         password: as it was typed.
-        email: lower-case, or None.
+        email: lower-case, or None; a mail goes there, so that it can be confirmed.
         display_name: may be empty.
         device_name: what the session is called in the list of devices.
         repeat_key: see `sessions.repeatable_secret`.
 
     Raises:
-        UsernameTaken, EmailTaken: another account has it, or the name is reserved.
+        UsernameTaken: somebody else has it or had it until lately, or it is reserved.
     """
     _must_be_free(username)
     password_hash = await res.passwords.hash(password)
 
-    async def body(change: Change) -> tuple[str, Account | None, Session | None]:
+    async def body(change: Change) -> tuple[str, Account | None, Emails, Session | None]:
         connection = change.connection
         if await account_rows.get(connection, account_id) is None:
             await account_rows.insert(
@@ -82,19 +84,33 @@ async def sign_up(
                 username=username,
                 display_name=display_name,
                 password_hash=password_hash,
-                email=email,
             )
+            if email:
+                await email_rows.put(connection, account_id, before=Emails(), after=Emails(pending=email))
+                await mails.note(change, account_id, Mail.CONFIRM_EMAIL)
         token = await open_session(
             res, connection, account_id, account_id, device_name=device_name, repeat_key=repeat_key
         )
         account = await account_rows.get(connection, account_id)
-        return token, account, await session_rows.get(connection, account_id, account_id)
+        emails = await email_rows.get(connection, account_id)
+        return token, account, emails, await session_rows.get(connection, account_id, account_id)
 
-    token, account, session = await transact(res, body)
+    token, account, emails, session = await transact(res, body)
     if account is None or session is None:
         raise Invalid("The account could not be made.")
     await feeds.materialise(res, account_id)
-    return LogIn(account, session, token)
+    return LogIn(account, emails, session, token)
+
+
+async def get_own(res: Resources, viewer: Viewer) -> tuple[Account, Emails]:
+    """The viewer's own account.
+
+    Raises:
+        NotFound: it is gone.
+    """
+    async with res.db.acquire() as connection:
+        account, _ = await access.see(connection, viewer, viewer.account_id, profile_visible)
+        return account, await email_rows.get(connection, viewer.account_id)
 
 
 async def get(res: Resources, viewer: Viewer, account_id: int) -> tuple[Account, Relation | None]:
@@ -117,7 +133,7 @@ async def get_by_username(res: Resources, viewer: Viewer, username: str) -> tupl
     return await get(res, viewer, account_id)
 
 
-async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> Account:
+async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> tuple[Account, Emails]:
     """Change the viewer's own account, and return it.
 
     From then on an account that goes private shows its posts to its followers only, who are still those that it had;
@@ -129,7 +145,7 @@ async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> Acc
     """
     me = viewer.account_id
 
-    async def body(change: Change) -> Account:
+    async def body(change: Change) -> tuple[Account, Emails]:
         before = await access.lock_self(change.connection, viewer)
         after = replace(before, **{name: value for name, value in asdict(changes).items() if value is not None})
         if after.username != before.username:
@@ -139,7 +155,7 @@ async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> Acc
         if before.is_private and not after.is_private:
             await change.note(shard_of(me), Kind.APPROVE, {"account": me})
         await account_rows.update(change.connection, after)
-        return after
+        return after, await email_rows.get(change.connection, me)
 
     return await transact(res, body)
 

@@ -85,10 +85,20 @@ class UsernameTaken(InstafeedError):
 
 
 class EmailTaken(InstafeedError):
-    """Another account has the address."""
+    """Another account has confirmed the address."""
 
     slug = "email-taken"
     title = "E-mail address is taken"
+
+
+class TokenUnusable(InstafeedError):
+    """The token of a mail is wrong, was used, or has expired."""
+
+    slug = "token-unusable"
+    title = "The token cannot be used"
+
+    def __init__(self) -> None:
+        super().__init__("The token is wrong, was used, or has expired. Ask for another mail.")
 
 
 class Conflict(InstafeedError):

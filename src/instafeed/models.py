@@ -51,6 +51,16 @@ class AccountChanges:
 
 
 @dataclass(frozen=True, slots=True)
+class Emails:
+    """The addresses of an account, which only its owner is shown."""
+
+    confirmed: str | None = None
+    """The one that counts: for resets, and for nobody else's account."""
+    pending: str | None = None
+    """One that waits to be confirmed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Relation:
     """How a viewer stands to an account."""
 

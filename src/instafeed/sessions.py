@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from instafeed.changes import Change, transact
 from instafeed.errors import NotFound, RedisAway, Unauthenticated, WrongCredentials
 from instafeed.ids import MAX_ID
-from instafeed.models import Account, Page, Session, Viewer
+from instafeed.models import Account, Emails, Page, Session, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
+from instafeed.storage import emails as email_rows
 from instafeed.storage import sessions as session_rows
 from instafeed.storage.database import Connection
 
@@ -26,6 +27,7 @@ class LogIn:
     """A fresh session with its token, which is known only now."""
 
     account: Account
+    emails: Emails
     session: Session
     token: str
 
@@ -86,7 +88,7 @@ async def log_in(
     if not await res.passwords.verify(password, kept) or account_id is None:
         raise WrongCredentials
 
-    async def body(connection: Connection) -> tuple[str, Account | None, Session | None]:
+    async def body(connection: Connection) -> tuple[str, Account, Emails, Session | None]:
         # Locked: a suspension or another password finds this session, and ends it, or is found.
         account = (await account_rows.lock(connection, [account_id])).get(account_id)
         if account is None or account.suspended or await account_rows.password_hash(connection, account_id) != kept:
@@ -94,12 +96,13 @@ async def log_in(
         token = await open_session(
             res, connection, account_id, session_id, device_name=device_name, repeat_key=repeat_key
         )
-        return token, account, await session_rows.get(connection, account_id, session_id)
+        emails = await email_rows.get(connection, account_id)
+        return token, account, emails, await session_rows.get(connection, account_id, session_id)
 
-    token, account, session = await res.db.transact(body)
-    if account is None or session is None:
+    token, account, emails, session = await res.db.transact(body)
+    if session is None:
         raise WrongCredentials
-    return LogIn(account, session, token)
+    return LogIn(account, emails, session, token)
 
 
 class Claim(NamedTuple):

@@ -207,6 +207,11 @@ async def test_answers_about_ones_own_account_are_as_promised(call: Call, sign_u
     passwords = {"current_password": PASSWORD, "new_password": PASSWORD}
     await call(204, one, "PUT", "/v1/me/password", json=passwords)
     await call(403, one, "PUT", "/v1/me/password", json=passwords | {"current_password": "another"})
+    await call(200, one, "PUT", "/v1/me/email", json={"email": "ada@example.org", "current_password": PASSWORD})
+    await call(200, one, "PUT", "/v1/me/email", json={"email": None, "current_password": PASSWORD})
+    await call(422, None, "POST", "/v1/emails/confirm", json={"token": one.token})
+    await call(202, None, "POST", "/v1/password-resets", json={"name": one.account["username"]})
+    await call(422, None, "POST", "/v1/password-resets/confirm", json={"token": one.token, "new_password": PASSWORD})
 
 
 @pytest.mark.usefixtures("workers")

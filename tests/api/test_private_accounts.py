@@ -179,7 +179,7 @@ async def test_an_account_is_changed_by_what_is_sent_only(sign_up: SignUp) -> No
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
-        ({"username": "other"}, "/username"),
+        ({"username": ""}, "/username"),
         ({"id": "1"}, "/id"),
         ({"follower_count": 7}, "/follower_count"),
         ({"suspended_at": None}, "/suspended_at"),

@@ -22,7 +22,7 @@ AccountId = Annotated[schemas.IdIn, Path(description="The account's id.")]
 def present_log_in(log_in: LogIn) -> schemas.LogIn:
     """A fresh log-in, token included."""
     return schemas.LogIn(
-        account=present.account(log_in.account, None),
+        account=present.me(log_in.account, log_in.emails),
         token=log_in.token,
         session=present.session(log_in.session, current=True),
     )
@@ -33,11 +33,16 @@ def present_log_in(log_in: LogIn) -> schemas.LogIn:
     status_code=201,
     response_model=schemas.LogIn,
     summary="Sign up",
-    responses=problems(errors.UsernameTaken, errors.EmailTaken, errors.RateLimited, errors.Unavailable),
+    responses=problems(errors.UsernameTaken, errors.RateLimited, errors.Unavailable),
 )
 async def create_account(request: Request, body: schemas.NewAccount, res: Res, once: OnceOnly) -> Response:
-    """Make an account and log it in. The token is shown only in this answer."""
+    """Make an account and log it in. The token is shown only in this answer.
+
+    To an e-mail address goes a mail with another token, which `POST /v1/emails/confirm` takes.
+    """
     await limits.count(request, res, limits.SIGN_UP, limits.client_address(request, res.settings.trusted_proxies))
+    if body.email:
+        await limits.count(request, res, limits.EMAIL, body.email)
 
     async def make(account_id: int) -> schemas.LogIn:
         log_in = await accounts.sign_up(
@@ -58,16 +63,16 @@ async def create_account(request: Request, body: schemas.NewAccount, res: Res, o
 
 
 @router.get("/v1/me", summary="My account")
-async def get_me(res: Res, viewer: Reader) -> schemas.Account:
-    """The account that the token belongs to."""
-    return present.account(*await accounts.get(res, viewer, viewer.account_id))
+async def get_me(res: Res, viewer: Reader) -> schemas.Me:
+    """The account that the token belongs to, with what nobody else is shown."""
+    return present.me(*await accounts.get_own(res, viewer))
 
 
 @router.patch("/v1/me", summary="Change my account", responses=problems(errors.UsernameTaken))
-async def update_me(body: schemas.AccountPatch, res: Res, viewer: Writer) -> schemas.Account:
+async def update_me(body: schemas.AccountPatch, res: Res, viewer: Writer) -> schemas.Me:
     """Change what you send, and nothing else. Going public approves everybody who asked to follow you, soon after."""
     changes = AccountChanges(**body.model_dump(exclude_unset=True))
-    return present.account(await accounts.update(res, viewer, changes), None)
+    return present.me(*await accounts.update(res, viewer, changes))
 
 
 @router.get("/v1/accounts/by-username/{username}", summary="An account by its username")

@@ -34,6 +34,7 @@ STATUSES: dict[type[InstafeedError], int] = {
     errors.MediaUnsupported: 415,
     errors.Invalid: 422,
     errors.MediaUnusable: 422,
+    errors.TokenUnusable: 422,
     errors.IdempotencyMismatch: 422,
     errors.RateLimited: 429,
     errors.Unavailable: 503,

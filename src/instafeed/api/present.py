@@ -44,6 +44,12 @@ def account(value: models.Account, viewer: models.Relation | None) -> schemas.Ac
     )
 
 
+def me(value: models.Account, emails: models.Emails) -> schemas.Me:
+    """An account as its owner sees it."""
+    shown = dict(account(value, None))
+    return schemas.Me(**shown, email=emails.confirmed, pending_email=emails.pending)
+
+
 def accounts(response: Response, page: PageRequest, found: models.Page[models.Listed]) -> schemas.AccountList:
     """A page of accounts."""
     return schemas.AccountList(

@@ -11,7 +11,8 @@ _MEANINGS = {
     "conflict": "It contradicts what is there already. Read the thing again before you decide what to do.",
     "digest-mismatch": "The bytes that arrived are not those of the digest that was sent with them, or ahead of them. Nothing of"
     " them is kept; upload the photo again.",
-    "email-taken": "Another account has this e-mail address.",
+    "email-taken": "Another account has confirmed this e-mail address. If you read its mails, you can choose a new password for that"
+    " account.",
     "foreign-host": "The `Host` header names a host that is not served here.",
     "headers-too-large": "The request's headers have more bytes than are taken. Send fewer or shorter ones.",
     "idempotency-in-flight": "The first request with this `Idempotency-Key` is still under way. Send it again a moment later.",
@@ -34,6 +35,7 @@ _MEANINGS = {
     " comes to that.",
     "too-many-uploads": "You have as many resumable uploads open as you may have; `GET /v1/limits` tells how many. Complete or"
     " delete one, or wait until one expires.",
+    "token-unusable": "The token is wrong, was used, has expired, or was overtaken by a change. Ask for another mail.",
     "unauthenticated": "The call needs a token and got none, or one that is malformed, revoked or expired. Log in again.",
     "unavailable": "A server that this call needs does not answer. Nothing was done; wait for the seconds in `Retry-After`, if"
     " it is there, and send it again.",

@@ -20,10 +20,15 @@ from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName
 from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
-_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 PHOTOS_PER_POST = 10
+# RFC 5322's dot-atom: what would have to be quoted no provider gives to anybody.
+_ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_EMAIL = re.compile(
+    rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?\.)+[a-z0-9-]{{2,63}}"
+)
 EXAMPLE_ID = "412345678901234567"
+_EXAMPLE_TOKEN = f"{EXAMPLE_ID}.kAqk0Jm0b6v1x1Hk0o1g8y0d2o7Yt5jYb2q1n9c3w4E"
 
 
 def _parse_id(value: object) -> int:
@@ -46,6 +51,10 @@ def _parse_email(value: str) -> str:
     if len(address) > 254 or not _EMAIL.fullmatch(address):
         raise ValueError("is not an e-mail address")
     return address
+
+
+def _parse_name(value: str) -> str:
+    return _parse_email(value) if "@" in value else _parse_username(value)
 
 
 def _parse_password(value: str) -> str:
@@ -98,6 +107,14 @@ Sha256 = Annotated[
         }
     ),
 ]
+Name = Annotated[
+    str,
+    StringConstraints(max_length=300),
+    AfterValidator(_parse_name),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 254, "examples": ["ada"]}),
+]
+"""A username or an e-mail address."""
+MailToken = Annotated[str, StringConstraints(max_length=200)]
 NewPassword = Annotated[str, StringConstraints(min_length=8, max_length=256), AfterValidator(_parse_password)]
 Password = Annotated[str, StringConstraints(max_length=256), AfterValidator(_parse_password)]
 
@@ -123,6 +140,7 @@ class NewAccount(_Request):
     """1 to 30 of a-z, 0-9, dot and underscore. Upper case and Unicode variants are brought into this form."""
     password: NewPassword = Field(examples=["correct horse battery staple"], json_schema_extra={"format": "password"})
     email: Email | None = None
+    """It counts, to reset the password with, once the token in the mail that goes there was confirmed."""
     display_name: DisplayName = Field(default="", examples=["Ada Lovelace"])
     device_name: DeviceName = Field(default="", examples=["Ada's phone"])
     """What this log-in is called in the list of devices."""
@@ -145,6 +163,38 @@ class PasswordChange(_Request):
     current_password: Password = Field(
         examples=["correct horse battery staple"], json_schema_extra={"format": "password"}
     )
+    new_password: NewPassword = Field(
+        examples=["staple battery horse correct"], json_schema_extra={"format": "password"}
+    )
+
+
+class EmailChange(_Request):
+    """Another e-mail address."""
+
+    email: Email | None
+    """Null takes your address away."""
+    current_password: Password = Field(
+        examples=["correct horse battery staple"], json_schema_extra={"format": "password"}
+    )
+
+
+class EmailConfirmation(_Request):
+    """What the mail that confirms an address carried."""
+
+    token: MailToken = Field(examples=[_EXAMPLE_TOKEN])
+
+
+class PasswordReset(_Request):
+    """Somebody who forgot the password."""
+
+    name: Name
+    """Your username, or your e-mail address if you confirmed it."""
+
+
+class PasswordResetConfirmation(_Request):
+    """What the mail that resets a password carried, and the new password."""
+
+    token: MailToken = Field(examples=[_EXAMPLE_TOKEN])
     new_password: NewPassword = Field(
         examples=["staple battery horse correct"], json_schema_extra={"format": "password"}
     )
@@ -252,6 +302,15 @@ class Account(AccountRef):
     """How you stand to it; null for your own account."""
 
 
+class Me(Account):
+    """Your own account."""
+
+    email: str | None = Field(examples=["ada@example.org"])
+    """Your e-mail address, if you confirmed one. Nobody else is shown it."""
+    pending_email: str | None = Field(examples=[None])
+    """An address that waits to be confirmed by the token in its mail; it does not count before."""
+
+
 class Session(_Response):
     """A device that is logged in."""
 
@@ -267,8 +326,8 @@ class Session(_Response):
 class LogIn(_Response):
     """A fresh log-in."""
 
-    account: Account
-    token: str = Field(examples=["412345678901234567.kAqk0Jm0b6v1x1Hk0o1g8y0d2o7Yt5jYb2q1n9c3w4E"])
+    account: Me
+    token: str = Field(examples=[_EXAMPLE_TOKEN])
     """Send it as `Authorization: Bearer …`. It is shown only here."""
     session: Session
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from asyncpg import Record
 
-from instafeed.errors import EmailTaken, UsernameTaken
+from instafeed.errors import UsernameTaken
 from instafeed.ids import shard_of
 from instafeed.models import Account, Delivery
 from instafeed.storage.database import Connection
@@ -30,17 +30,14 @@ def from_record(record: Record) -> Account:
 
 
 async def insert(
-    connection: Connection, account_id: int, *, username: str, display_name: str, password_hash: str, email: str | None
+    connection: Connection, account_id: int, *, username: str, display_name: str, password_hash: str
 ) -> None:
     """Add an account.
 
     Raises:
-        UsernameTaken, EmailTaken: another account has it.
+        UsernameTaken: somebody else has it, or had it until lately.
     """
     await _claim_username(connection, account_id, username)
-    claim = "insert into emails (email, account_id) values ($1, $2) on conflict do nothing returning account_id"
-    if email and await connection.fetchval(claim, email, account_id) is None:
-        raise EmailTaken("Another account has this e-mail address.")
     await connection.execute(
         "insert into accounts (shard, id, username, display_name, password_hash) values ($1, $2, $3, $4, $5)",
         shard_of(account_id),

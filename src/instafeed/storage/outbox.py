@@ -41,6 +41,7 @@ class Kind(StrEnum):
     RETRACT = "retract"
     DISCARD = "discard"
     APPROVE = "approve"
+    MAIL = "mail"
 
 
 @dataclass(frozen=True, slots=True)
