@@ -16,6 +16,9 @@ CREATE TABLE public.accounts (
     delivery smallint DEFAULT 0 NOT NULL,
     email text,
     pending_email text,
+    avatar_id bigint,
+    avatar jsonb,
+    website text DEFAULT ''::text NOT NULL,
     CONSTRAINT accounts_check CHECK ((shard = ((id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);

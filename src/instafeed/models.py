@@ -16,6 +16,18 @@ def made_at(id_: int) -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
+class Rendition:
+    """One size and format of a photo; `key` is its object in S3."""
+
+    name: str
+    key: str
+    width: int
+    height: int
+    content_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Viewer:
     """Who asks: a log-in of an account."""
 
@@ -33,11 +45,14 @@ class Account:
     username: str
     display_name: str
     bio: str
+    website: str
     post_count: int
     follower_count: int
     following_count: int
     is_private: bool
     suspended: bool
+    avatar: tuple[Rendition, ...] = ()
+    """Of the photo that it is shown with; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,7 @@ class AccountChanges:
     username: str | None = None
     display_name: str | None = None
     bio: str | None = None
+    website: str | None = None
     is_private: bool | None = None
 
 
@@ -105,18 +121,6 @@ class MediaStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rendition:
-    """One size and format of a photo; `key` is its object in S3."""
-
-    name: str
-    key: str
-    width: int
-    height: int
-    content_type: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class Camera:
     """What a camera wrote down of itself and its settings; None for what it did not, or not legibly."""
 
@@ -150,6 +154,7 @@ class Media:
     camera: Camera | None = None
     renditions: tuple[Rendition, ...] = ()
     post_id: int | None = None
+    """The post's that has it; below 0 for an account's avatar."""
     alt_text: str = ""
 
 

@@ -210,6 +210,8 @@ async def test_answers_about_ones_own_account_are_as_promised(call: Call, sign_u
     await call(200, one, "PUT", "/v1/me/email", json={"email": "ada@example.org", "current_password": PASSWORD})
     await call(200, one, "PUT", "/v1/me/email", json={"email": None, "current_password": PASSWORD})
     await call(422, None, "POST", "/v1/emails/confirm", json={"token": one.token})
+    await call(422, one, "PUT", "/v1/me/avatar", json={"media_id": one.id})
+    await call(204, one, "DELETE", "/v1/me/avatar")
     await call(202, None, "POST", "/v1/password-resets", json={"name": one.account["username"]})
     await call(422, None, "POST", "/v1/password-resets/confirm", json={"token": one.token, "new_password": PASSWORD})
 
@@ -246,6 +248,7 @@ async def test_real_answers_are_as_promised(call: Call, sign_up: SignUp) -> None
     await call(204, author, "DELETE", f"/v1/posts/{post['id']}")
     await call(404, follower, "GET", f"/v1/posts/{post['id']}")
     await call(200, author, "PATCH", "/v1/me", json={"is_private": True, "bio": "Hello."})
+    await call(200, author, "PUT", "/v1/me/avatar", json={"media_id": (await author.upload())["id"]})
     await call(422, author, "PATCH", "/v1/me", json={"username": "no name"})
     await call(200, author, "PATCH", f"/v1/posts/{form['id']}", json={"caption": "edited"})
     asking = await sign_up()

@@ -12,6 +12,7 @@ from instafeed.api.once import OnceOnly
 from instafeed.api.openapi import problems
 from instafeed.api.strict_json import JsonRoute
 from instafeed.models import AccountChanges
+from instafeed.resources import Resources
 from instafeed.sessions import LogIn
 
 router = APIRouter(tags=["accounts"], route_class=JsonRoute)
@@ -19,10 +20,10 @@ router = APIRouter(tags=["accounts"], route_class=JsonRoute)
 AccountId = Annotated[schemas.IdIn, Path(description="The account's id.")]
 
 
-def present_log_in(log_in: LogIn) -> schemas.LogIn:
+def present_log_in(res: Resources, log_in: LogIn) -> schemas.LogIn:
     """A fresh log-in, token included."""
     return schemas.LogIn(
-        account=present.me(log_in.account, log_in.emails),
+        account=present.me(res, log_in.account, log_in.emails),
         token=log_in.token,
         session=present.session(log_in.session, current=True),
     )
@@ -55,7 +56,7 @@ async def create_account(request: Request, body: schemas.NewAccount, res: Res, o
             device_name=body.device_name,
             repeat_key=once.key,
         )
-        return present_log_in(log_in)
+        return present_log_in(res, log_in)
 
     return await once.create(
         make, account_id=None, location="/v1/accounts/{id}", secret=partial(sessions.repeatable_secret, res)
@@ -65,14 +66,14 @@ async def create_account(request: Request, body: schemas.NewAccount, res: Res, o
 @router.get("/v1/me", summary="My account")
 async def get_me(res: Res, viewer: Reader) -> schemas.Me:
     """The account that the token belongs to, with what nobody else is shown."""
-    return present.me(*await accounts.get_own(res, viewer))
+    return present.me(res, *await accounts.get_own(res, viewer))
 
 
 @router.patch("/v1/me", summary="Change my account", responses=problems(errors.UsernameTaken))
 async def update_me(body: schemas.AccountPatch, res: Res, viewer: Writer) -> schemas.Me:
     """Change what you send, and nothing else. Going public approves everybody who asked to follow you, soon after."""
     changes = AccountChanges(**body.model_dump(exclude_unset=True))
-    return present.me(*await accounts.update(res, viewer, changes))
+    return present.me(res, *await accounts.update(res, viewer, changes))
 
 
 @router.get("/v1/accounts/by-username/{username}", summary="An account by its username")
@@ -85,13 +86,13 @@ async def get_account_by_username(
 
     One that it gave up finds it for 14 days, so that links go on working: the answer tells its name of now.
     """
-    return present.account(*await accounts.get_by_username(res, viewer, username))
+    return present.account(res, *await accounts.get_by_username(res, viewer, username))
 
 
 @router.get("/v1/accounts/{account_id}", summary="An account")
 async def get_account(res: Res, viewer: Reader, account_id: AccountId) -> schemas.Account:
     """The account with this id."""
-    return present.account(*await accounts.get(res, viewer, account_id))
+    return present.account(res, *await accounts.get(res, viewer, account_id))
 
 
 @router.get("/v1/accounts/{account_id}/posts", summary="An account's posts")

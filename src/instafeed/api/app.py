@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from instafeed import tasks
 from instafeed.api import (
     accounts,
+    avatars,
     blocks,
     credentials,
     docs,
@@ -79,7 +80,20 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     graph = (follows, follow_requests, blocks, mutes)
-    for part in (accounts, credentials, sessions, *graph, uploads, media, posts, feeds, events, operations, docs):
+    for part in (
+        accounts,
+        avatars,
+        credentials,
+        sessions,
+        *graph,
+        uploads,
+        media,
+        posts,
+        feeds,
+        events,
+        operations,
+        docs,
+    ):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)

@@ -28,7 +28,7 @@ async def change_email(request: Request, body: schemas.EmailChange, res: Res, vi
     await limits.count(request, res, limits.PASSWORD, str(viewer.account_id))
     if body.email:
         await limits.count(request, res, limits.EMAIL, body.email)
-    return present.me(*await emails.give(res, viewer, address=body.email, password=body.current_password))
+    return present.me(res, *await emails.give(res, viewer, address=body.email, password=body.current_password))
 
 
 @router.post(

@@ -27,7 +27,7 @@ _MEANINGS = {
     "media-too-large": "The photo has more bytes than are taken. `GET /v1/limits` tells how many are.",
     "media-unsupported": "The bytes are no photo of a type that is taken, whatever their name says. `GET /v1/limits` lists the"
     " types.",
-    "media-unusable": "A photo of the post does not exist, is not yours, failed, or belongs to a post already. `errors` tells"
+    "media-unusable": "A photo does not exist, is not yours, failed, or belongs to a post already or to your account. `errors` tells"
     " which.",
     "method-not-allowed": "The path exists and does not take this method. `Allow` lists those that it takes.",
     "not-found": "It does not exist, or you may not see it: the answer is the same.",

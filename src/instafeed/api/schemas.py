@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from instafeed.accounts import USERNAME, normalize_username
-from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName
+from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName, WebAddress
 from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
@@ -153,6 +153,8 @@ class AccountPatch(_Request):
     """Another name. Your old one is held for you for 14 days, and finds you for as long."""
     display_name: DisplayName = Field(default="", examples=["Ada Lovelace"])
     bio: Bio = Field(default="", examples=["Wrote the first program."])
+    website: WebAddress = Field(default="", examples=["https://example.org/ada"])
+    """`https://` or `http://`."""
     is_private: bool = Field(default=False, examples=[True])
     """Only followers see the posts, and followers must be approved. False approves all who asked to follow."""
 
@@ -207,6 +209,13 @@ class NewSession(_Request):
     password: Password = Field(examples=["correct horse battery staple"], json_schema_extra={"format": "password"})
     device_name: DeviceName = Field(default="", examples=["Ada's phone"])
     """What this log-in is called in the list of devices."""
+
+
+class Avatar(_Request):
+    """The photo to be shown with."""
+
+    media_id: IdIn
+    """What `POST /v1/media` answered."""
 
 
 class FollowOptions(_Request):
@@ -280,18 +289,38 @@ class Relation(_Response):
     """You are told of its new posts."""
 
 
+class Rendition(_Response):
+    """One size and format of a photo."""
+
+    name: str = Field(examples=["640"])
+    """`1080`, `640`, `320` (pixels of the longer side, at most) or `150` (square). New names may come."""
+    url: str = Field(json_schema_extra={"format": "uri"}, examples=["https://photos.example.org/renditions/…/640.jpg"])
+    """Valid for at least an hour."""
+    width: int = Field(examples=[640])
+    height: int = Field(examples=[480])
+    content_type: str = Field(examples=["image/jpeg"])
+    """`image/jpeg`, `image/webp`, or where the server makes it, `image/avif`. New types may come."""
+    bytes: int = Field(examples=[81234])
+
+
 class AccountRef(_Response):
     """Who it is."""
 
     id: Id
     username: str = Field(examples=["ada"])
     display_name: str = Field(examples=["Ada Lovelace"])
+    avatar: list[Rendition] | None
+    """The photo that it is shown with, as in lists: `150` (square). Null without one."""
 
 
 class Account(AccountRef):
     """An account."""
 
+    avatar: list[Rendition] | None
+    """The photo that it is shown with: `150` (square), `320` and `640` (whole: show their middle). Null without one."""
     bio: str = Field(examples=["Wrote the first program."])
+    website: str = Field(examples=["https://example.org/ada"])
+    """Empty without one. Nobody has checked that it is theirs."""
     is_private: bool = Field(examples=[False])
     """Only its followers see its posts, and whom it approves can follow it."""
     post_count: int = Field(ge=0, examples=[12])
@@ -330,20 +359,6 @@ class LogIn(_Response):
     token: str = Field(examples=[_EXAMPLE_TOKEN])
     """Send it as `Authorization: Bearer …`. It is shown only here."""
     session: Session
-
-
-class Rendition(_Response):
-    """One size and format of a photo."""
-
-    name: str = Field(examples=["640"])
-    """`1080`, `640`, `320` (pixels of the longer side, at most) or `150` (square). New names may come."""
-    url: str = Field(json_schema_extra={"format": "uri"}, examples=["https://photos.example.org/renditions/…/640.jpg"])
-    """Valid for at least an hour."""
-    width: int = Field(examples=[640])
-    height: int = Field(examples=[480])
-    content_type: str = Field(examples=["image/jpeg"])
-    """`image/jpeg`, `image/webp`, or where the server makes it, `image/avif`. New types may come."""
-    bytes: int = Field(examples=[81234])
 
 
 class Camera(_Response):

@@ -1,17 +1,18 @@
 """Accounts and the names that are theirs."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import timedelta
 
 from asyncpg import Record
 
 from instafeed.errors import UsernameTaken
 from instafeed.ids import shard_of
-from instafeed.models import Account, Delivery
+from instafeed.models import Account, Delivery, Rendition
 from instafeed.storage.database import Connection
 
 HELD_DAYS = 14
-COLUMNS = "id, username, display_name, bio, post_count, follower_count, following_count, is_private, suspended_at"
+COLUMNS = "id, username, display_name, bio, website, post_count, follower_count, following_count, is_private, suspended_at, avatar"
 
 
 def from_record(record: Record) -> Account:
@@ -21,11 +22,13 @@ def from_record(record: Record) -> Account:
         username=record["username"],
         display_name=record["display_name"],
         bio=record["bio"],
+        website=record["website"],
         post_count=record["post_count"],
         follower_count=record["follower_count"],
         following_count=record["following_count"],
         is_private=record["is_private"],
         suspended=record["suspended_at"] is not None,
+        avatar=tuple(Rendition(**rendition) for rendition in record["avatar"] or ()),
     )
 
 
@@ -130,12 +133,34 @@ async def lock(connection: Connection, account_ids: Iterable[int]) -> dict[int, 
 async def update(connection: Connection, account: Account) -> None:
     """Set what its owner may change of an account."""
     await connection.execute(
-        "update accounts set display_name = $3, bio = $4, is_private = $5 where shard = $1 and id = $2",
+        "update accounts set display_name = $3, bio = $4, website = $5, is_private = $6 where shard = $1 and id = $2",
         shard_of(account.id),
         account.id,
         account.display_name,
         account.bio,
+        account.website,
         account.is_private,
+    )
+
+
+async def avatar_id(connection: Connection, account_id: int) -> int | None:
+    """The photo that an account is shown with."""
+    found: int | None = await connection.fetchval(
+        "select avatar_id from accounts where shard = $1 and id = $2", shard_of(account_id), account_id
+    )
+    return found
+
+
+async def set_avatar(
+    connection: Connection, account_id: int, media_id: int | None, renditions: Iterable[Rendition]
+) -> None:
+    """Show an account with a photo, or None, that has these renditions."""
+    await connection.execute(
+        "update accounts set avatar_id = $3, avatar = $4 where shard = $1 and id = $2",
+        shard_of(account_id),
+        account_id,
+        media_id,
+        [asdict(rendition) for rendition in renditions] if media_id else None,
     )
 
 

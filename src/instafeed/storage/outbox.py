@@ -42,6 +42,7 @@ class Kind(StrEnum):
     DISCARD = "discard"
     APPROVE = "approve"
     MAIL = "mail"
+    AVATAR = "avatar"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ _QUEUE_OF = {
     Kind.DISCARD: "default",
     Kind.APPROVE: "default",
     Kind.MAIL: "mail",
+    Kind.AVATAR: "default",
 }
 
 
