@@ -16,6 +16,9 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.client import eventually
+from tests.mail import token_in
+
 Processes = Callable[[int], set[int]]
 Gone = Callable[[set[int], float], bool]
 
@@ -95,6 +98,19 @@ async def sign_up(dev: Dev, username: str) -> dict[str, Any]:
         return dict((await client.post("/v1/accounts", json=body)).raise_for_status().json())
 
 
+async def a_mail_lands(dev: Dev, folder: Path) -> None:
+    """Sign somebody up with an e-mail address, whose token can then be read."""
+    async with httpx.AsyncClient(base_url=dev.url, timeout=10) as client:
+        body = {"username": "bob", "password": "correct horse battery", "email": "bob@example.org"}
+        assert (await client.post("/v1/accounts", json=body)).status_code == 201
+
+        async def token() -> str | None:
+            return next((token_in(mail.read_text()) for mail in folder.glob("*.eml")), None)
+
+        found = await eventually(token)
+        assert (await client.post("/v1/emails/confirm", json={"token": found})).status_code == 204
+
+
 async def test_it_starts_says_where_and_stops_without_a_trace(tmp_path: Path, processes: Processes, gone: Gone) -> None:
     data = tmp_path / "data"
     async with running(data) as dev:
@@ -102,10 +118,12 @@ async def test_it_starts_says_where_and_stops_without_a_trace(tmp_path: Path, pr
         assert f"API   {dev.url}\n" in dev.output
         assert f"Docs  {dev.url}/docs\n" in dev.output
         assert f"Data  {data} " in dev.output
+        assert f"Mails {data / 'mails'}, " in dev.output
         async with httpx.AsyncClient(base_url=dev.url) as client:
             assert (await client.get("/readyz")).status_code == 200
             assert (await client.get("/docs")).status_code == 200
         account = await sign_up(dev, "ada")
+        await a_mail_lands(dev, data / "mails")
         started = processes(dev.process.pid)
         assert len(started) > 10
         assert await dev.end(signal.SIGTERM, seconds=5) == 0
