@@ -22,6 +22,11 @@ CREATE TABLE public.accounts (
     is_private boolean DEFAULT false NOT NULL,
     suspended_at timestamp with time zone,
     delivery smallint DEFAULT 0 NOT NULL,
+    email text,
+    pending_email text,
+    avatar_id bigint,
+    avatar jsonb,
+    website text DEFAULT ''::text NOT NULL,
     CONSTRAINT accounts_check CHECK ((shard = ((id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -72,7 +77,8 @@ PARTITION BY HASH (shard);
 
 CREATE TABLE public.emails (
     email text NOT NULL,
-    account_id bigint NOT NULL
+    account_id bigint NOT NULL,
+    confirmed_at timestamp with time zone
 );
 
 CREATE TABLE public.followers (
@@ -106,6 +112,19 @@ CREATE TABLE public.idempotency_keys (
     headers jsonb,
     body bytea,
     created_at timestamp with time zone DEFAULT now() NOT NULL
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.mail_tokens (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    id bigint NOT NULL,
+    purpose text NOT NULL,
+    email text NOT NULL,
+    token_hash bytea NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT mail_tokens_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
 
@@ -297,7 +316,8 @@ PARTITION BY HASH (shard);
 
 CREATE TABLE public.usernames (
     username text NOT NULL,
-    account_id bigint NOT NULL
+    account_id bigint NOT NULL,
+    held_until timestamp with time zone
 );
 
 CREATE TABLE public.warnings (
@@ -340,6 +360,9 @@ ALTER TABLE ONLY public.following
 
 ALTER TABLE ONLY public.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (shard, account_id, key);
+
+ALTER TABLE ONLY public.mail_tokens
+    ADD CONSTRAINT mail_tokens_pkey PRIMARY KEY (shard, account_id, id);
 
 ALTER TABLE ONLY public.media
     ADD CONSTRAINT media_pkey PRIMARY KEY (shard, id);
@@ -407,6 +430,8 @@ CREATE INDEX following_id ON ONLY public.following USING btree (shard, follower_
 
 CREATE INDEX idempotency_keys_age ON ONLY public.idempotency_keys USING btree (created_at);
 
+CREATE INDEX mail_tokens_expiry ON ONLY public.mail_tokens USING btree (expires_at);
+
 CREATE INDEX media_pending ON ONLY public.media USING btree (shard, id) WHERE (status = 'pending'::text);
 
 CREATE INDEX media_post ON ONLY public.media USING btree (shard, post_id, "position") WHERE (post_id IS NOT NULL);
@@ -452,5 +477,7 @@ CREATE INDEX uploads_account ON ONLY public.uploads USING btree (shard, account_
 CREATE INDEX uploads_expires ON ONLY public.uploads USING btree (expires_at);
 
 CREATE INDEX uploads_stored ON ONLY public.uploads USING btree (object_key);
+
+CREATE INDEX usernames_held ON public.usernames USING btree (account_id) WHERE (held_until IS NOT NULL);
 
 CREATE TRIGGER audit_log_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();

@@ -123,10 +123,11 @@ def make_settings(endpoints: Endpoints, database_url: str, *, redis_number: int,
 
 
 @pytest.fixture(scope="session")
-async def settings(endpoints: Endpoints) -> AsyncIterator[Settings]:
-    """This process's settings."""
+async def settings(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Settings]:
+    """This process's settings. Mails land in a folder."""
+    mails = tmp_path_factory.mktemp("mails").as_uri()
     async with _database(endpoints) as url:
-        yield make_settings(endpoints, url, redis_number=_redis_number())
+        yield make_settings(endpoints, url, redis_number=_redis_number(), mail_url=mails)
 
 
 @pytest.fixture

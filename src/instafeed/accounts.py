@@ -6,23 +6,27 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from functools import partial
 
-from instafeed import access, feeds
+from instafeed import access, feeds, mails
 from instafeed.changes import Change, transact
-from instafeed.errors import Invalid, NotFound, UsernameTaken
+from instafeed.errors import Invalid, NotFound, RateLimited, UsernameTaken
 from instafeed.folding import terms_of
 from instafeed.ids import shard_of
-from instafeed.models import Account, AccountChanges, Action, Relation, Session, Subject, SubjectKind, Viewer
+from instafeed.mails import Mail
+from instafeed.models import Account, AccountChanges, Action, Emails, Relation, Session, Subject, SubjectKind, Viewer
 from instafeed.resources import Resources
 from instafeed.sessions import LogIn, end_all, open_session
 from instafeed.storage import accounts as account_rows
 from instafeed.storage import admins as admin_rows
 from instafeed.storage import audit_log as audit_rows
+from instafeed.storage import emails as email_rows
 from instafeed.storage import search as search_rows
 from instafeed.storage import sessions as session_rows
 from instafeed.storage.outbox import Kind
 from instafeed.visibility import profile_visible
 
 USERNAME = re.compile(r"(?!.*[._]{2})[a-z0-9][a-z0-9._]{0,28}[a-z0-9]|[a-z0-9]")
+
+_NAMES_HELD = 3
 
 # Names that would pass for us, for a part of the site, or for nobody.
 # fmt: off
@@ -43,6 +47,11 @@ def normalize_username(name: str) -> str:
     return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
+def _must_be_free(username: str) -> None:
+    if username in _RESERVED:
+        raise UsernameTaken("This username is reserved.")
+
+
 async def sign_up(
     res: Resources,
     *,
@@ -61,19 +70,18 @@ async def sign_up(
         account_id: the id to give it; where the account is there already, made by the same request, it is found again.
         username: normalized, and of the form of `USERNAME`.
         password: as it was typed.
-        email: lower-case, or None.
+        email: lower-case, or None; a mail goes there, so that it can be confirmed.
         display_name: may be empty.
         device_name: what the session is called in the list of devices.
         repeat_key: see `sessions.repeatable_secret`.
 
     Raises:
-        UsernameTaken, EmailTaken: another account has it, or the name is reserved.
+        UsernameTaken: somebody else has it or had it until lately, or it is reserved.
     """
-    if username in _RESERVED:
-        raise UsernameTaken("This username is reserved.")
+    _must_be_free(username)
     password_hash = await res.passwords.hash(password)
 
-    async def body(change: Change) -> tuple[str, Account | None, Session | None]:
+    async def body(change: Change) -> tuple[str, Account | None, Emails, Session | None]:
         connection = change.connection
         if await account_rows.get(connection, account_id) is None:
             await account_rows.insert(
@@ -82,20 +90,34 @@ async def sign_up(
                 username=username,
                 display_name=display_name,
                 password_hash=password_hash,
-                email=email,
             )
             await search_rows.put(connection, account_id, terms_of(username, display_name), followers=0)
+            if email:
+                await email_rows.put(connection, account_id, before=Emails(), after=Emails(pending=email))
+                await mails.note(change, account_id, Mail.CONFIRM_EMAIL)
         token = await open_session(
             res, connection, account_id, account_id, device_name=device_name, repeat_key=repeat_key
         )
         account = await account_rows.get(connection, account_id)
-        return token, account, await session_rows.get(connection, account_id, account_id)
+        emails = await email_rows.get(connection, account_id)
+        return token, account, emails, await session_rows.get(connection, account_id, account_id)
 
-    token, account, session = await transact(res, body)
+    token, account, emails, session = await transact(res, body)
     if account is None or session is None:
         raise Invalid("The account could not be made.")
     await feeds.materialise(res, account_id)
-    return LogIn(account, session, token)
+    return LogIn(account, emails, session, token)
+
+
+async def get_own(res: Resources, viewer: Viewer) -> tuple[Account, Emails]:
+    """The viewer's own account.
+
+    Raises:
+        NotFound: it is gone.
+    """
+    async with res.db.acquire() as connection:
+        account, _ = await access.see(connection, viewer, viewer.account_id, profile_visible)
+        return account, await email_rows.get(connection, viewer.account_id)
 
 
 async def get(res: Resources, viewer: Viewer, account_id: int) -> tuple[Account, Relation | None]:
@@ -110,7 +132,7 @@ async def get(res: Resources, viewer: Viewer, account_id: int) -> tuple[Account,
 
 
 async def get_by_username(res: Resources, viewer: Viewer, username: str) -> tuple[Account, Relation | None]:
-    """Like `get`, by a normalized username."""
+    """Like `get`, by a normalized username; one that it gave up finds it for as long as it is held."""
     async with res.db.acquire() as connection:
         account_id = await account_rows.id_of_username(connection, username)
     if account_id is None:
@@ -118,28 +140,45 @@ async def get_by_username(res: Resources, viewer: Viewer, username: str) -> tupl
     return await get(res, viewer, account_id)
 
 
-async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> Account:
+async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> tuple[Account, Emails]:
     """Change the viewer's own account, and return it.
 
     From then on an account that goes private shows its posts to its followers only, who are still those that it had;
-    when it goes public, whoever asked to follow it does.
+    when it goes public, whoever asked to follow it does. A username that it gives up is held for it: see docs/accounts.md.
+
+    Raises:
+        UsernameTaken: the new username is reserved, or somebody else has it or had it until lately.
+        RateLimited: it would give up more names than are held for one account.
     """
     me = viewer.account_id
 
-    async def body(change: Change) -> Account:
+    async def body(change: Change) -> tuple[Account, Emails]:
         before = await access.lock_self(change.connection, viewer)
         after = replace(before, **{name: value for name, value in asdict(changes).items() if value is not None})
-        if after.display_name != before.display_name:
-            await change.hold_author(me)
+        if after.username != before.username:
+            await _rename(change, before, after.username)
         if (after.username, after.display_name) != (before.username, before.display_name):
+            await change.hold_author(me)
             terms = terms_of(after.username, after.display_name)
             await search_rows.put(change.connection, me, terms, followers=after.follower_count)
         if before.is_private and not after.is_private:
             await change.note(shard_of(me), Kind.APPROVE, {"account": me})
         await account_rows.update(change.connection, after)
-        return after
+        return after, await email_rows.get(change.connection, me)
 
     return await transact(res, body)
+
+
+async def _rename(change: Change, account: Account, username: str) -> None:
+    _must_be_free(username)
+    await account_rows.rename(change.connection, account, username)
+    # Counted afterwards: to take a former name back is always allowed.
+    held = await account_rows.names_held(change.connection, account.id)
+    if len(held) > _NAMES_HELD:
+        raise RateLimited(
+            f"At most {_NAMES_HELD} former usernames are held for an account. Take one of them, or wait.",
+            retry_after=held[0].total_seconds(),
+        )
 
 
 async def suspend(res: Resources, username: str, *, operator: str = "cli", note: str = "") -> None:

@@ -67,6 +67,16 @@ class WrongCredentials(InstafeedError):
         super().__init__("There is no account with this username and password.")
 
 
+class WrongPassword(InstafeedError):
+    """A change that asks for the password got another one."""
+
+    slug = "wrong-password"
+    title = "The password is wrong"
+
+    def __init__(self) -> None:
+        super().__init__("This is not your current password.")
+
+
 class UsernameTaken(InstafeedError):
     """Somebody has the name, or it is reserved."""
 
@@ -75,10 +85,20 @@ class UsernameTaken(InstafeedError):
 
 
 class EmailTaken(InstafeedError):
-    """Another account has the address."""
+    """Another account has confirmed the address."""
 
     slug = "email-taken"
     title = "E-mail address is taken"
+
+
+class TokenUnusable(InstafeedError):
+    """The token of a mail is wrong, was used, or has expired."""
+
+    slug = "token-unusable"
+    title = "The token cannot be used"
+
+    def __init__(self) -> None:
+        super().__init__("The token is wrong, was used, or has expired. Ask for another mail.")
 
 
 class Conflict(InstafeedError):

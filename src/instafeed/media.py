@@ -350,7 +350,7 @@ async def get(res: Resources, viewer: Viewer, media_id: int) -> Media:
 
 
 async def render(res: Resources, entry: Entry) -> list[FollowUp]:
-    """Job: make a photo's renditions; then publish its post if that was all it waited for.
+    """Job: make a photo's renditions; then publish its post if that was all it waited for, or show its account with it.
 
     The entry's position is how many tries have ended a decoder or a worker.
     """
@@ -361,7 +361,7 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
         return _deleted(entry)
     # Of a photo that is ready the renditions may have been lost.
     if media.status is not (MediaStatus.READY if entry.payload.get("lost") else MediaStatus.PROCESSING):
-        return []
+        return _next(entry, media)
     with _folder() as folder, telemetry.RENDER_SECONDS.time():
         source, out = folder / "original", folder / "renditions"
         out.mkdir()
@@ -379,7 +379,7 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
             return await _fail(res, media_id, "The photo could not be read.")
         renditions = await _upload(res, media.object_key, rendered)
 
-    async def finish(connection: Connection) -> tuple[bool, int | None]:
+    async def finish(connection: Connection) -> tuple[Media | None, int | None]:
         ready = await media_rows.mark_ready(
             connection,
             media_id,
@@ -391,13 +391,23 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
             renditions=renditions,
         )
         if ready is None:
-            return await media_rows.get(connection, media_id) is None, None
-        return False, await posts.publish_when_ready(res, connection, ready.post_id) if ready.post_id else None
+            return await media_rows.get(connection, media_id), None
+        if ready.post_id is None or ready.post_id < 0:
+            return ready, None
+        return ready, await posts.publish_when_ready(res, connection, ready.post_id)
 
-    gone, fan_out = await res.db.transact(finish)
+    there, fan_out = await res.db.transact(finish)
     if fan_out is not None:
         await res.queue.ring(Kind.FAN_OUT, fan_out)
-    return _deleted(entry) if gone else []
+    return _next(entry, there)
+
+
+def _next(entry: Entry, media: Media | None) -> list[FollowUp]:
+    """What comes after a photo had its end; None: it was deleted."""
+    if media is None:
+        return _deleted(entry)
+    is_avatar = media.post_id is not None and media.post_id < 0
+    return [(Kind.AVATAR, {"account": media.account_id, "media": media.id})] if is_avatar else []
 
 
 async def _decode(res: Resources, entry: Entry, source: Path, out: Path) -> Rendered:

@@ -16,6 +16,18 @@ def made_at(id_: int) -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
+class Rendition:
+    """One size and format of a photo; `key` is its object in S3."""
+
+    name: str
+    key: str
+    width: int
+    height: int
+    content_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Viewer:
     """Who asks: a log-in of an account."""
 
@@ -33,20 +45,35 @@ class Account:
     username: str
     display_name: str
     bio: str
+    website: str
     post_count: int
     follower_count: int
     following_count: int
     is_private: bool
     suspended: bool
+    avatar: tuple[Rendition, ...] = ()
+    """Of the photo that it is shown with; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountChanges:
     """What an owner changes of an account; None leaves as it is."""
 
+    username: str | None = None
     display_name: str | None = None
     bio: str | None = None
+    website: str | None = None
     is_private: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Emails:
+    """The addresses of an account, which only its owner is shown."""
+
+    confirmed: str | None = None
+    """The one that counts: for resets, and for nobody else's account."""
+    pending: str | None = None
+    """One that waits to be confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +121,6 @@ class MediaStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rendition:
-    """One size and format of a photo; `key` is its object in S3."""
-
-    name: str
-    key: str
-    width: int
-    height: int
-    content_type: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class Camera:
     """What a camera wrote down of itself and its settings; None for what it did not, or not legibly."""
 
@@ -139,6 +154,7 @@ class Media:
     camera: Camera | None = None
     renditions: tuple[Rendition, ...] = ()
     post_id: int | None = None
+    """The post's that has it; below 0 for an account's avatar."""
     alt_text: str = ""
 
 

@@ -11,6 +11,7 @@ from instafeed.settings import Settings
 from instafeed.storage.blobs import Blobs
 from instafeed.storage.database import Database
 from instafeed.storage.event_log import EventLog
+from instafeed.storage.mailer import Mailer
 from instafeed.storage.post_cache import PostCache
 from instafeed.storage.queue import Queue
 from instafeed.storage.rate_limiter import RateLimiter
@@ -41,6 +42,7 @@ class Resources:
     queue: Queue
     blobs: Blobs
     decoder: Decoder
+    mailer: Mailer | None
 
 
 @asynccontextmanager
@@ -76,4 +78,5 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             queue=queue,
             blobs=blobs,
             decoder=decoder,
+            mailer=Mailer(settings.mail_url.get_secret_value(), settings.mail_from) if settings.mail_url else None,
         )

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from instafeed.changes import Change, transact
 from instafeed.errors import NotFound, RedisAway, Unauthenticated, WrongCredentials
 from instafeed.ids import MAX_ID
-from instafeed.models import Account, Page, Session, Viewer
+from instafeed.models import Account, Emails, Page, Session, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
+from instafeed.storage import emails as email_rows
 from instafeed.storage import sessions as session_rows
 from instafeed.storage.database import Connection
 
@@ -26,6 +27,7 @@ class LogIn:
     """A fresh session with its token, which is known only now."""
 
     account: Account
+    emails: Emails
     session: Session
     token: str
 
@@ -86,20 +88,21 @@ async def log_in(
     if not await res.passwords.verify(password, kept) or account_id is None:
         raise WrongCredentials
 
-    async def body(connection: Connection) -> tuple[str, Account | None, Session | None]:
-        # Locked: a suspension finds this session, and ends it, or is found.
+    async def body(connection: Connection) -> tuple[str, Account, Emails, Session | None]:
+        # Locked: a suspension or another password finds this session, and ends it, or is found.
         account = (await account_rows.lock(connection, [account_id])).get(account_id)
-        if account is None or account.suspended:
+        if account is None or account.suspended or await account_rows.password_hash(connection, account_id) != kept:
             raise WrongCredentials
         token = await open_session(
             res, connection, account_id, session_id, device_name=device_name, repeat_key=repeat_key
         )
-        return token, account, await session_rows.get(connection, account_id, session_id)
+        emails = await email_rows.get(connection, account_id)
+        return token, account, emails, await session_rows.get(connection, account_id, session_id)
 
-    token, account, session = await res.db.transact(body)
-    if account is None or session is None:
+    token, account, emails, session = await res.db.transact(body)
+    if session is None:
         raise WrongCredentials
-    return LogIn(account, session, token)
+    return LogIn(account, emails, session, token)
 
 
 class Claim(NamedTuple):
@@ -216,19 +219,18 @@ async def end_others(res: Resources, viewer: Viewer) -> None:
     """
 
     async def body(change: Change) -> None:
-        token_hashes = await session_rows.delete_others(change.connection, viewer.account_id, viewer.session_id)
-        await _end(change, viewer.account_id, token_hashes)
+        await end_all(change, viewer.account_id, but=viewer.session_id)
 
     await transact(res, body)
 
 
-async def end_all(change: Change, account_id: int) -> None:
-    """Log an account out everywhere, in the running transaction.
+async def end_all(change: Change, account_id: int, *, but: int = 0) -> None:
+    """Log an account out everywhere, but in one of its sessions if it is named, in the running transaction.
 
     Raises:
         RedisAway: the sessions could not be ended everywhere.
     """
-    await _end(change, account_id, await session_rows.delete_others(change.connection, account_id, 0))
+    await _end(change, account_id, await session_rows.delete_others(change.connection, account_id, but))
 
 
 async def _end(change: Change, account_id: int, token_hashes: list[bytes]) -> None:

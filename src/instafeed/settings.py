@@ -1,6 +1,8 @@
 """All settings, in one frozen object. Only `cli.py` reads the environment; everything else is handed a `Settings`."""
 
+import re
 from collections.abc import Mapping
+from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -42,7 +44,25 @@ def _signing_key(value: SecretStr) -> SecretStr:
     return SecretStr(pem)
 
 
+def _mail_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    try:
+        right = parts.path.startswith("/") and not parts.netloc if parts.scheme == "file" else parts.port != 0
+    except ValueError:  # of the port, which is none where the password holds what has to be quoted
+        right = False
+    if not right or (parts.scheme != "file" and (not parts.hostname or parts.path.strip("/"))):
+        raise ValueError("is not a URL of the form smtps://user:password@host:port, all of it percent-encoded")
+    return value
+
+
+def _sender(value: str) -> str:
+    if not (value.isascii() and value.isprintable()) or not re.fullmatch(r"[^@\s]+@[^@\s]+", parseaddr(value)[1]):
+        raise ValueError("is not an e-mail address, with or without a name before it")
+    return value
+
+
 DatabaseUrl = Annotated[SecretStr, _url("postgresql", "postgres")]
+MailUrl = Annotated[SecretStr, _url("smtps", "smtp+starttls", "smtp", "file"), AfterValidator(_mail_url)]
 RedisUrl = Annotated[SecretStr, _url("redis", "rediss", "unix")]
 
 
@@ -83,6 +103,17 @@ class Settings(BaseModel):
     """Access key id."""
     s3_secret_key: SecretStr
     """Secret access key."""
+
+    mail_url: MailUrl | None = None
+    """Where mails go: `smtps://user:password@host:465` (TLS), `smtp+starttls://user:password@host:587`, `smtp://host:25` (not
+    encrypted, so without a password in production), or `file:///folder`. Default: nowhere, none is sent.
+    """
+    mail_from: Annotated[str, AfterValidator(_sender)] = "instafeed <instafeed@localhost>"
+    """Whom mails are from, `Name <name@example.org>`."""
+    app_url: Annotated[str, Field(pattern=r"^https?://[^\s#?]+$")] | None = None
+    """Where the app opens links of mails: `<url>/confirm-email#<token>`, `<url>/reset-password#<token>`. Default: mails carry
+    the token, to be typed in.
+    """
 
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_split)] = ()
     """Networks whose `X-Forwarded-For` is believed, separated by commas."""
@@ -156,6 +187,9 @@ class Settings(BaseModel):
     def _production_is_strict(self) -> Self:
         if self.environment == "production" and self.rate_limits == "off":
             raise ValueError("rate_limits=off is refused in production")
+        mail = urlsplit(self.mail_url.get_secret_value()) if self.mail_url else None
+        if self.environment == "production" and mail and mail.scheme == "smtp" and mail.password:
+            raise ValueError("a mail_url that sends its password unencrypted is refused in production")
         return self
 
     @model_validator(mode="after")

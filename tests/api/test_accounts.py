@@ -34,12 +34,16 @@ async def test_signing_up_makes_an_account_and_logs_it_in(http: httpx.AsyncClien
         "id": account["id"],
         "username": name,
         "display_name": "Ada Lovelace",
+        "avatar": None,
         "bio": "",
+        "website": "",
         "is_private": False,
         "post_count": 0,
         "follower_count": 0,
         "following_count": 0,
         "viewer": None,
+        "email": None,
+        "pending_email": None,
     }
     session = body["session"]
     assert is_now(session["created_at"])
@@ -51,22 +55,14 @@ async def test_signing_up_makes_an_account_and_logs_it_in(http: httpx.AsyncClien
 
 
 async def test_an_account_is_the_same_from_wherever_one_looks(ada: Client, bob: Client) -> None:
-    mine = await ada.call("GET", "/v1/me")
-    assert mine == await ada.call("GET", f"/v1/accounts/{ada.id}")
+    own = await ada.call("GET", "/v1/me")
+    mine = await ada.call("GET", f"/v1/accounts/{ada.id}")
+    assert own == mine | {"email": None, "pending_email": None}
     assert mine == await ada.call("GET", f"/v1/accounts/by-username/{ada.account['username']}")
     assert mine["viewer"] is None
     seen = await bob.call("GET", f"/v1/accounts/{ada.id}")
     assert seen == await bob.call("GET", f"/v1/accounts/by-username/{ada.account['username']}")
     assert seen == mine | {"viewer": NO_RELATION}
-
-
-async def test_an_e_mail_address_is_shown_to_nobody(http: httpx.AsyncClient, bob: Client) -> None:
-    address = f"{a_name()}@example.org"
-    answer = await send(http, email=address)
-    assert answer.status_code == 201
-    assert address not in answer.text
-    seen = await bob.http.get(f"/v1/accounts/{answer.json()['account']['id']}", headers=bob.headers)
-    assert address not in seen.text
 
 
 @pytest.mark.parametrize("name", ["a", "0", "ada.lovelace", "a_b.c_d", "0" * 30, "9lives"])
@@ -142,17 +138,6 @@ async def test_of_those_who_want_a_name_at_once_one_gets_it(http: httpx.AsyncCli
     name = a_name()
     answers = await asyncio.gather(*(send(http, username=name) for _ in range(6)))
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
-    # Those who lost left nothing: what was theirs besides the name is free.
-    address = f"{name}@example.org"
-    problem(await send(http, username=name, email=address), 409, "username-taken")
-    assert (await send(http, email=address)).status_code == 201
-
-
-async def test_an_e_mail_address_belongs_to_one_account(http: httpx.AsyncClient) -> None:
-    address, name = f"{a_name()}@example.org", a_name()
-    assert (await send(http, email=address)).status_code == 201
-    problem(await send(http, username=name, email=address.upper()), 409, "email-taken")
-    assert (await send(http, username=name)).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -169,6 +154,14 @@ async def test_an_e_mail_address_belongs_to_one_account(http: httpx.AsyncClient)
         "ada@example.org\nbcc: x@example.org",
         "ada\u0000@example.org",
         "ada@-example.org",
+        "ada,bob@example.org",
+        "ada@example.org,bob@example.org",
+        '"ada"@example.org',
+        "<ada@example.org>",
+        "ada>@example.org",
+        ".ada@example.org",
+        "ada..l@example.org",
+        "ad\u00e4@example.org",
         f"{'a' * 65}@example.org",
         f"ada@{'a' * 250}.org",
     ],

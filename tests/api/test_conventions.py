@@ -374,7 +374,7 @@ async def test_an_error_that_nobody_foresaw_tells_nothing_of_its_cause(
     async def fail(*_: object) -> None:
         raise RuntimeError("the cause")
 
-    monkeypatch.setattr(accounts, "get", fail)
+    monkeypatch.setattr(accounts, "get_own", fail)
     answer = await ada.http.get("/v1/me", headers=ada.headers | {"X-Request-Id": "the-request"})
     body = problem(answer, 500, "internal")
     assert body["request_id"] == "the-request"

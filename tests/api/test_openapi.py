@@ -19,6 +19,7 @@ from tests.client import PASSWORD, Client
 from tests.photos import jpeg
 
 SignUp = Callable[..., Awaitable[Client]]
+Call = Callable[..., Awaitable[Any]]
 
 HIDDEN = {"/openapi.json", "/docs", "/docs/{path:path}", "/problems/{slug}"}
 FORBIDDEN = {
@@ -187,12 +188,9 @@ async def test_exactly_the_calls_that_need_a_token_say_so(contract: Contract, ht
         contract.check(answer)
 
 
-Call = Callable[..., Awaitable[Any]]
-
-
 @pytest.fixture
 def call(contract: Contract, http: httpx.AsyncClient) -> Call:
-    """Sends a request, and holds the answer against what is promised."""
+    """Sends a request whose answer must have a status and be as promised; gives its JSON."""
 
     async def send(status: int, who: Client | None, method: str, path: str, **options: Any) -> Any:
         headers = (who.headers if who else {}) | options.pop("headers", {})
@@ -204,10 +202,25 @@ def call(contract: Contract, http: httpx.AsyncClient) -> Call:
     return send
 
 
+async def test_answers_about_ones_own_account_are_as_promised(call: Call, sign_up: SignUp) -> None:
+    one = await sign_up()
+    await call(200, one, "GET", "/v1/me")
+    await call(409, one, "PATCH", "/v1/me", json={"username": "admin"})
+    passwords = {"current_password": PASSWORD, "new_password": PASSWORD}
+    await call(204, one, "PUT", "/v1/me/password", json=passwords)
+    await call(403, one, "PUT", "/v1/me/password", json=passwords | {"current_password": "another"})
+    await call(200, one, "PUT", "/v1/me/email", json={"email": "ada@example.org", "current_password": PASSWORD})
+    await call(200, one, "PUT", "/v1/me/email", json={"email": None, "current_password": PASSWORD})
+    await call(422, None, "POST", "/v1/emails/confirm", json={"token": one.token})
+    await call(422, one, "PUT", "/v1/me/avatar", json={"media_id": one.id})
+    await call(204, one, "DELETE", "/v1/me/avatar")
+    await call(202, None, "POST", "/v1/password-resets", json={"name": one.account["username"]})
+    await call(422, None, "POST", "/v1/password-resets/confirm", json={"token": one.token, "new_password": PASSWORD})
+
+
 @pytest.mark.usefixtures("workers")
 async def test_real_answers_are_as_promised(call: Call, sign_up: SignUp) -> None:
     author, follower = await sign_up(), await sign_up()
-
     name = author.account["username"]
     await call(201, None, "POST", "/v1/sessions", json={"username": name, "password": PASSWORD})
     await call(401, None, "POST", "/v1/sessions", json={"username": name, "password": "wrong password"})
@@ -237,7 +250,8 @@ async def test_real_answers_are_as_promised(call: Call, sign_up: SignUp) -> None
     await call(204, author, "DELETE", f"/v1/posts/{post['id']}")
     await call(404, follower, "GET", f"/v1/posts/{post['id']}")
     await call(200, author, "PATCH", "/v1/me", json={"is_private": True, "bio": "Hello."})
-    await call(422, author, "PATCH", "/v1/me", json={"username": "other"})
+    await call(200, author, "PUT", "/v1/me/avatar", json={"media_id": (await author.upload())["id"]})
+    await call(422, author, "PATCH", "/v1/me", json={"username": "no name"})
     await call(200, author, "PATCH", f"/v1/posts/{form['id']}", json={"caption": "edited"})
     asking = await sign_up()
     await call(200, asking, "PUT", f"/v1/accounts/{author.id}/follow")

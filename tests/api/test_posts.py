@@ -36,7 +36,7 @@ async def test_a_new_post_is_answered_whole(ada: Client) -> None:
     assert answer.headers["location"] == f"/v1/posts/{post['id']}"
     assert ID.fullmatch(post["id"])
     assert is_now(post["created_at"])
-    author = {name: ada.account[name] for name in ("id", "username", "display_name")}
+    author = {name: ada.account[name] for name in ("id", "username", "display_name", "avatar")}
     assert (post["author"], post["caption"]) == (author, "Evening at the harbour")
     assert [(photo["id"], photo["alt_text"]) for photo in post["media"]] == [(second, "A lighthouse"), (first, "")]
 

@@ -308,6 +308,8 @@ async def everything_in_redis(res: Resources) -> str:
                     said.append(await redis.get(key))
                 case b"list":
                     said += await cast("Awaitable[list[bytes]]", redis.lrange(key, 0, -1))
+                case b"set":
+                    said += await cast("Awaitable[set[bytes]]", redis.smembers(key))
                 case b"stream":
                     said += await redis.xrange(key)
                 case other:

@@ -16,6 +16,9 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.client import eventually
+from tests.mail import token_in
+
 Processes = Callable[[int], set[int]]
 Gone = Callable[[set[int], float], bool]
 
@@ -76,7 +79,7 @@ async def running(
         yield dev
     finally:
         if process.returncode is None:
-            await dev.end(signal.SIGKILL, seconds=5)
+            await dev.end(signal.SIGKILL, seconds=20)
 
 
 async def refusal(data: Path, *options: str | Path, port: int | None = None) -> str:
@@ -95,6 +98,19 @@ async def sign_up(dev: Dev, username: str) -> dict[str, Any]:
         return dict((await client.post("/v1/accounts", json=body)).raise_for_status().json())
 
 
+async def a_mail_lands(dev: Dev, folder: Path) -> None:
+    """Sign somebody up with an e-mail address, whose token can then be read."""
+    async with httpx.AsyncClient(base_url=dev.url, timeout=10) as client:
+        body = {"username": "bob", "password": "correct horse battery", "email": "bob@example.org"}
+        assert (await client.post("/v1/accounts", json=body)).status_code == 201
+
+        async def token() -> str | None:
+            return next((token_in(mail.read_text()) for mail in folder.glob("*.eml")), None)
+
+        found = await eventually(token)
+        assert (await client.post("/v1/emails/confirm", json={"token": found})).status_code == 204
+
+
 async def test_it_starts_says_where_and_stops_without_a_trace(tmp_path: Path, processes: Processes, gone: Gone) -> None:
     data = tmp_path / "data"
     async with running(data) as dev:
@@ -102,13 +118,15 @@ async def test_it_starts_says_where_and_stops_without_a_trace(tmp_path: Path, pr
         assert f"API   {dev.url}\n" in dev.output
         assert f"Docs  {dev.url}/docs\n" in dev.output
         assert f"Data  {data} " in dev.output
+        assert f"Mails {data / 'mails'}, " in dev.output
         async with httpx.AsyncClient(base_url=dev.url) as client:
             assert (await client.get("/readyz")).status_code == 200
             assert (await client.get("/docs")).status_code == 200
         account = await sign_up(dev, "ada")
+        await a_mail_lands(dev, data / "mails")
         started = processes(dev.process.pid)
         assert len(started) > 10
-        assert await dev.end(signal.SIGTERM, seconds=5) == 0
+        assert await dev.end(signal.SIGTERM, seconds=20) == 0
         assert gone(started, 0)
     assert dev.output.endswith("Stopping ...\nStopped.\n")
     assert (data / "secret_key").stat().st_mode & 0o077 == 0
@@ -120,7 +138,7 @@ async def test_it_starts_says_where_and_stops_without_a_trace(tmp_path: Path, pr
             assert me.json()["username"] == "ada"
         dev.process.send_signal(signal.SIGINT)
         await asyncio.sleep(0.2)
-        assert await dev.end(signal.SIGINT, seconds=5) == 0  # impatience changes nothing
+        assert await dev.end(signal.SIGINT, seconds=20) == 0  # impatience changes nothing
 
 
 async def test_kill_9_leaves_no_process_and_the_next_start_works(
@@ -131,14 +149,14 @@ async def test_kill_9_leaves_no_process_and_the_next_start_works(
         await dev.read_until("Stop  Ctrl-C", seconds=30)
         await sign_up(dev, "ada")
         started = processes(dev.process.pid)
-        assert await dev.end(signal.SIGKILL, seconds=5) == -signal.SIGKILL
+        assert await dev.end(signal.SIGKILL, seconds=20) == -signal.SIGKILL
     async with running(data, port=dev.port) as dev:
         await dev.read_until("Stop  Ctrl-C", seconds=30)
         assert gone(started, 0)
         async with httpx.AsyncClient(base_url=dev.url) as client:
             body = {"username": "ada", "password": "correct horse battery"}
             assert (await client.post("/v1/sessions", json=body)).status_code == 201
-        assert await dev.end(signal.SIGTERM, seconds=5) == 0
+        assert await dev.end(signal.SIGTERM, seconds=20) == 0
 
 
 async def test_a_program_that_dies_is_started_again_and_a_server_that_dies_ends_it_all(
@@ -220,7 +238,7 @@ async def test_the_demo_fills_a_feed_and_a_second_time_adds_nothing(tmp_path: Pa
                 token = (await client.post("/v1/sessions", json=body)).json()["token"]
                 feed = await client.get("/v1/feed?limit=100", headers={"Authorization": f"Bearer {token}"})
             feeds.append(feed.json()["items"])
-            assert await dev.end(signal.SIGTERM, seconds=5) == 0
+            assert await dev.end(signal.SIGTERM, seconds=20) == 0
         if len(feeds) == 1:
             assert "broken.jpg is not a photo that can be taken; it is left out." in dev.output
     assert "have posts already" in dev.output
@@ -238,7 +256,7 @@ async def test_an_ordinary_user_needs_nothing_more(tmp_path: Path, processes: Pr
         await dev.read_until("Stop  Ctrl-C", seconds=30)
         started = processes(dev.process.pid)
         began = time.monotonic()
-        assert await dev.end(signal.SIGTERM, seconds=5) == 0
+        assert await dev.end(signal.SIGTERM, seconds=20) == 0
         assert time.monotonic() - began < 5
         assert gone(started, 0)
     assert (data / "secrets.json").stat().st_uid == 65534

@@ -86,6 +86,21 @@ async def test_what_was_there_before_the_graph_is_public_and_in_good_standing(
     assert await connection.fetchval("select array_agg(term) from search_terms") == ["ada"]
 
 
+async def test_addresses_that_were_there_before_wait_to_be_confirmed(
+    empty: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    before = migrations.load()[:7]
+    await migrations.migrate(empty, write(tmp_path, **{f"_{migration.name}": migration.sql for migration in before}))
+    for name, account in (("ada", 1024), ("bob", 1025)):
+        await connection.execute(
+            "insert into accounts (shard, id, username, password_hash) values (1, $2, $1, '')", name, account
+        )
+    await connection.execute("insert into emails (email, account_id) values ('ada@example.org', 1024)")
+    await migrations.migrate(empty)
+    found = await connection.fetch("select username, email, pending_email from accounts order by username")
+    assert [tuple(row) for row in found] == [("ada", None, "ada@example.org"), ("bob", None, None)]
+
+
 async def test_an_edited_migration_is_refused(empty: str, tmp_path: Path) -> None:
     write(tmp_path, _0001_first="create table first (id integer)")
     await migrations.migrate(empty, tmp_path)

@@ -12,6 +12,7 @@ from instafeed.api.once import OnceOnly
 from instafeed.api.openapi import problems
 from instafeed.api.strict_json import JsonRoute
 from instafeed.models import AccountChanges
+from instafeed.resources import Resources
 from instafeed.sessions import LogIn
 
 router = APIRouter(tags=["accounts"], route_class=JsonRoute)
@@ -19,10 +20,10 @@ router = APIRouter(tags=["accounts"], route_class=JsonRoute)
 AccountId = Annotated[schemas.IdIn, Path(description="The account's id.")]
 
 
-def present_log_in(log_in: LogIn) -> schemas.LogIn:
+def present_log_in(res: Resources, log_in: LogIn) -> schemas.LogIn:
     """A fresh log-in, token included."""
     return schemas.LogIn(
-        account=present.account(log_in.account, None),
+        account=present.me(res, log_in.account, log_in.emails),
         token=log_in.token,
         session=present.session(log_in.session, current=True),
     )
@@ -33,11 +34,16 @@ def present_log_in(log_in: LogIn) -> schemas.LogIn:
     status_code=201,
     response_model=schemas.LogIn,
     summary="Sign up",
-    responses=problems(errors.UsernameTaken, errors.EmailTaken, errors.RateLimited, errors.Unavailable),
+    responses=problems(errors.UsernameTaken, errors.RateLimited, errors.Unavailable),
 )
 async def create_account(request: Request, body: schemas.NewAccount, res: Res, once: OnceOnly) -> Response:
-    """Make an account and log it in. The token is shown only in this answer."""
+    """Make an account and log it in. The token is shown only in this answer.
+
+    To an e-mail address goes a mail with another token, which `POST /v1/emails/confirm` takes.
+    """
     await limits.count(request, res, limits.SIGN_UP, limits.client_address(request, res.settings.trusted_proxies))
+    if body.email:
+        await limits.count(request, res, limits.EMAIL, body.email)
 
     async def make(account_id: int) -> schemas.LogIn:
         log_in = await accounts.sign_up(
@@ -50,7 +56,7 @@ async def create_account(request: Request, body: schemas.NewAccount, res: Res, o
             device_name=body.device_name,
             repeat_key=once.key,
         )
-        return present_log_in(log_in)
+        return present_log_in(res, log_in)
 
     return await once.create(
         make, account_id=None, location="/v1/accounts/{id}", secret=partial(sessions.repeatable_secret, res)
@@ -58,16 +64,16 @@ async def create_account(request: Request, body: schemas.NewAccount, res: Res, o
 
 
 @router.get("/v1/me", summary="My account")
-async def get_me(res: Res, viewer: Reader) -> schemas.Account:
-    """The account that the token belongs to."""
-    return present.account(*await accounts.get(res, viewer, viewer.account_id))
+async def get_me(res: Res, viewer: Reader) -> schemas.Me:
+    """The account that the token belongs to, with what nobody else is shown."""
+    return present.me(res, *await accounts.get_own(res, viewer))
 
 
-@router.patch("/v1/me", summary="Change my account")
-async def update_me(body: schemas.AccountPatch, res: Res, viewer: Writer) -> schemas.Account:
+@router.patch("/v1/me", summary="Change my account", responses=problems(errors.UsernameTaken))
+async def update_me(body: schemas.AccountPatch, res: Res, viewer: Writer) -> schemas.Me:
     """Change what you send, and nothing else. Going public approves everybody who asked to follow you, soon after."""
     changes = AccountChanges(**body.model_dump(exclude_unset=True))
-    return present.account(await accounts.update(res, viewer, changes), None)
+    return present.me(res, *await accounts.update(res, viewer, changes))
 
 
 @router.get("/v1/accounts/by-username/{username}", summary="An account by its username")
@@ -76,14 +82,17 @@ async def get_account_by_username(
     viewer: Reader,
     username: Annotated[schemas.Username, Path(description="The account's username.")],
 ) -> schemas.Account:
-    """The account with this username, in any of its variants of case and Unicode."""
-    return present.account(*await accounts.get_by_username(res, viewer, username))
+    """The account with this username, in any of its variants of case and Unicode.
+
+    One that it gave up finds it for 14 days, so that links go on working: the answer tells its name of now.
+    """
+    return present.account(res, *await accounts.get_by_username(res, viewer, username))
 
 
 @router.get("/v1/accounts/{account_id}", summary="An account")
 async def get_account(res: Res, viewer: Reader, account_id: AccountId) -> schemas.Account:
     """The account with this id."""
-    return present.account(*await accounts.get(res, viewer, account_id))
+    return present.account(res, *await accounts.get(res, viewer, account_id))
 
 
 @router.get("/v1/accounts/{account_id}/posts", summary="An account's posts")

@@ -85,7 +85,7 @@ async def list_statements(response: Response, res: Res, case_id: CaseId, page: P
     """The single reports of a case, newest first."""
     found = await moderation.statements(res, case_id, below=page.below, limit=page.limit)
     return schemas.ReportStatementList(
-        items=[present.statement(item) for item in found.items], next_cursor=page.next_cursor(response, found.next)
+        items=[present.statement(res, item) for item in found.items], next_cursor=page.next_cursor(response, found.next)
     )
 
 
@@ -107,7 +107,7 @@ async def resolve_case(body: schemas.Resolution, res: Res, admin: Admin, case_id
 @router.get("/v1/admin/accounts/{account_id}", summary="An account as admins see it")
 async def get_account_as_admin(res: Res, admin: Admin, account_id: AccountId) -> schemas.ModeratedAccount:
     """An account, suspended or not, whoever blocks whom."""
-    return present.moderated_account(await moderation.get_account(res, account_id))
+    return present.moderated_account(res, await moderation.get_account(res, account_id))
 
 
 @router.post("/v1/admin/accounts/{account_id}/suspend", status_code=204, summary="Suspend an account")
@@ -132,7 +132,7 @@ async def remove_post(body: schemas.Justification, res: Res, admin: Admin, post_
 async def list_actions(response: Response, res: Res, page: Page) -> schemas.ModerationActionList:
     """Every action of admins and of operators at the command line, newest first."""
     found = await moderation.audit_log(res, below=page.below, limit=page.limit)
-    return present.actions(response, page, found)
+    return present.actions(res, response, page, found)
 
 
 @router.get("/v1/admin/accounts/{account_id}/audit-log", summary="What admins did about an account")
@@ -141,4 +141,4 @@ async def list_actions_about_account(
 ) -> schemas.ModerationActionList:
     """Every action that was about the account or something of its own, newest first."""
     found = await moderation.audit_log(res, account_id=account_id, below=page.below, limit=page.limit)
-    return present.actions(response, page, found)
+    return present.actions(res, response, page, found)

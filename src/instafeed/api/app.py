@@ -12,7 +12,9 @@ from instafeed import tasks
 from instafeed.api import (
     accounts,
     admin,
+    avatars,
     blocks,
+    credentials,
     docs,
     errors,
     events,
@@ -83,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     graph = (follows, follow_requests, blocks, mutes)
     for part in (
-        *(accounts, sessions, *graph, uploads, media, posts, feeds, tags, search, events),
+        *(accounts, avatars, credentials, sessions, *graph, uploads, media, posts, feeds, tags, search, events),
         *(reports, admin, operations, docs),
     ):
         app.include_router(part.router)

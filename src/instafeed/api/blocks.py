@@ -32,4 +32,4 @@ async def list_blocks(
 ) -> schemas.AccountList:
     """Whom you block, newest first."""
     found = await blocks.page(res, viewer, below=page.below, limit=page.limit)
-    return present.accounts(response, page, found)
+    return present.accounts(res, response, page, found)

@@ -140,5 +140,5 @@ async def _with_mentions(res: Resources, viewer: models.Viewer, posts: list[byte
         except Unavailable:
             accounts = {}
         for at in marked:
-            posts[at] = mentions.fill(posts[at], accounts)
+            posts[at] = mentions.fill(res, posts[at], accounts)
     return posts

@@ -17,7 +17,7 @@ async def list_follow_requests(
 ) -> schemas.AccountList:
     """Who asks to follow you while your account is private, newest first."""
     found = await follow_requests.page(res, viewer, below=page.below, limit=page.limit)
-    return present.accounts(response, page, found)
+    return present.accounts(res, response, page, found)
 
 
 @router.put("/v1/me/follow-requests/{account_id}", status_code=204, summary="Approve a request to follow me")

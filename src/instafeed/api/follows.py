@@ -42,7 +42,7 @@ async def list_followers(
 ) -> schemas.AccountList:
     """Who follows the account, newest first. Of a private account only its followers may know."""
     found = await follows.followers(res, viewer, account_id, below=page.below, limit=page.limit)
-    return present.accounts(response, page, found)
+    return present.accounts(res, response, page, found)
 
 
 @router.get("/v1/accounts/{account_id}/following", summary="Whom an account follows")
@@ -51,4 +51,4 @@ async def list_following(
 ) -> schemas.AccountList:
     """Whom the account follows, newest first. Of a private account only its followers may know."""
     found = await follows.following(res, viewer, account_id, below=page.below, limit=page.limit)
-    return present.accounts(response, page, found)
+    return present.accounts(res, response, page, found)

@@ -20,7 +20,14 @@ ANONYMOUS = Policy("anonymous", 120, 60)
 SIGN_UP = Policy("sign_up", 30, 3600)
 LOG_IN = Policy("log_in", 30, 300)
 LOG_IN_NAME = Policy("log_in_name", 10, 300)
-ALL = (READ, WRITE, UPLOAD, UPLOAD_PART, REPORT, ANONYMOUS, SIGN_UP, LOG_IN, LOG_IN_NAME)
+PASSWORD = Policy("password", 10, 300)
+EMAIL = Policy("email", 5, 3600)
+RESET = Policy("password_reset", 20, 3600)
+RESET_NAME = Policy("password_reset_name", 5, 3600)
+ALL = (
+    *(READ, WRITE, UPLOAD, UPLOAD_PART, REPORT, ANONYMOUS),
+    *(SIGN_UP, LOG_IN, LOG_IN_NAME, PASSWORD, EMAIL, RESET, RESET_NAME),
+)
 
 
 def client_address(request: Request, trusted: Sequence[Network]) -> str:

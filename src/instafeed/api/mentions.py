@@ -36,11 +36,11 @@ def marked_in(sent: bytes) -> set[int]:
     return {account_id for _, _, account_id in _marks(sent)[0]}
 
 
-def fill(sent: bytes, accounts: Mapping[int, models.Account]) -> bytes:
+def fill(res: Resources, sent: bytes, accounts: Mapping[int, models.Account]) -> bytes:
     """A marked post with those of the mentioned accounts that are given."""
     marks, start, end = _marks(sent)
     shown = [
-        schemas.Mention(start=place, length=length, account=present.account_ref(accounts[account_id]))
+        schemas.Mention(start=place, length=length, account=present.account_ref(res, accounts[account_id]))
         for place, length, account_id in marks
         if account_id in accounts
     ]

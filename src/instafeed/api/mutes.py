@@ -27,4 +27,4 @@ async def unmute_account(res: Res, viewer: Writer, account_id: AccountId) -> Non
 async def list_mutes(request: Request, response: Response, res: Res, viewer: Reader, page: Page) -> schemas.AccountList:
     """Whom you mute, newest first."""
     found = await mutes.page(res, viewer, below=page.below, limit=page.limit)
-    return present.accounts(response, page, found)
+    return present.accounts(res, response, page, found)

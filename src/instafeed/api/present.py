@@ -1,6 +1,6 @@
 """The domain's values in the shapes that clients get."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from fastapi import Response
 
@@ -9,6 +9,9 @@ from instafeed.api import schemas
 from instafeed.api.dependencies import PageRequest
 from instafeed.resources import Resources
 from instafeed.storage.blobs import original_key
+
+_SMALL = frozenset({"150"})
+_SIZES = frozenset({"150", "320", "640"})
 
 
 def relation(value: models.Relation) -> schemas.Relation:
@@ -23,18 +26,45 @@ def relation(value: models.Relation) -> schemas.Relation:
     )
 
 
-def account_ref(value: models.Account) -> schemas.AccountRef:
+def renditions(res: Resources, values: Iterable[models.Rendition]) -> list[schemas.Rendition]:
+    """Sizes of a photo, their URLs signed."""
+    return [
+        schemas.Rendition(
+            name=value.name,
+            url=res.blobs.url(value.key),
+            width=value.width,
+            height=value.height,
+            content_type=value.content_type,
+            bytes=value.size,
+        )
+        for value in values
+    ]
+
+
+def avatar(res: Resources, value: models.Account, names: Container[str]) -> list[schemas.Rendition] | None:
+    """What an account is shown with, in the sizes of these names."""
+    return renditions(res, [rendition for rendition in value.avatar if rendition.name in names]) or None
+
+
+def account_ref(res: Resources, value: models.Account) -> schemas.AccountRef:
     """Who an account is."""
-    return schemas.AccountRef(id=value.id, username=value.username, display_name=value.display_name)
+    return schemas.AccountRef(
+        id=value.id,
+        username=value.username,
+        display_name=value.display_name,
+        avatar=avatar(res, value, _SMALL),
+    )
 
 
-def account(value: models.Account, viewer: models.Relation | None) -> schemas.Account:
+def account(res: Resources, value: models.Account, viewer: models.Relation | None) -> schemas.Account:
     """An account as the viewer sees it."""
     return schemas.Account(
         id=value.id,
         username=value.username,
         display_name=value.display_name,
+        avatar=avatar(res, value, _SIZES),
         bio=value.bio,
+        website=value.website,
         is_private=value.is_private,
         post_count=value.post_count,
         follower_count=value.follower_count,
@@ -44,10 +74,18 @@ def account(value: models.Account, viewer: models.Relation | None) -> schemas.Ac
     )
 
 
-def accounts(response: Response, page: PageRequest, found: models.Page[models.Listed]) -> schemas.AccountList:
+def me(res: Resources, value: models.Account, emails: models.Emails) -> schemas.Me:
+    """An account as its owner sees it."""
+    shown = dict(account(res, value, None))
+    return schemas.Me(**shown, email=emails.confirmed, pending_email=emails.pending)
+
+
+def accounts(
+    res: Resources, response: Response, page: PageRequest, found: models.Page[models.Listed]
+) -> schemas.AccountList:
     """A page of accounts."""
     return schemas.AccountList(
-        items=[account(item.account, item.viewer) for item in found.items],
+        items=[account(res, item.account, item.viewer) for item in found.items],
         next_cursor=page.next_cursor(response, found.next),
     )
 
@@ -90,17 +128,7 @@ def media(res: Resources, value: models.Media) -> schemas.Media:
         dominant_color=value.dominant_color,
         camera=camera(value.camera) if value.camera else None,
         alt_text=value.alt_text,
-        renditions=[
-            schemas.Rendition(
-                name=rendition.name,
-                url=res.blobs.url(rendition.key),
-                width=rendition.width,
-                height=rendition.height,
-                content_type=rendition.content_type,
-                bytes=rendition.size,
-            )
-            for rendition in value.renditions
-        ],
+        renditions=renditions(res, value.renditions),
     )
 
 
@@ -128,11 +156,11 @@ def post(res: Resources, value: models.Post) -> schemas.Post:
     """A post."""
     return schemas.Post(
         id=value.id,
-        author=account_ref(value.author),
+        author=account_ref(res, value.author),
         caption=value.caption,
         tags=list(value.tags),
         mentions=[
-            schemas.Mention(start=mention.start, length=mention.length, account=account_ref(mention.account))
+            schemas.Mention(start=mention.start, length=mention.length, account=account_ref(res, mention.account))
             for mention in value.mentions
             if mention.account is not None
         ],
@@ -185,13 +213,15 @@ def warning(value: models.AccountWarning) -> schemas.AccountWarning:
     )
 
 
-def moderated_account(value: models.Account) -> schemas.ModeratedAccount:
+def moderated_account(res: Resources, value: models.Account) -> schemas.ModeratedAccount:
     """An account as admins see it."""
     return schemas.ModeratedAccount(
         id=value.id,
         username=value.username,
         display_name=value.display_name,
+        avatar=avatar(res, value, _SIZES),
         bio=value.bio,
+        website=value.website,
         is_private=value.is_private,
         post_count=value.post_count,
         follower_count=value.follower_count,
@@ -206,36 +236,36 @@ def case(res: Resources, value: moderation.CaseFile) -> schemas.ReportCase:
     return schemas.ReportCase(
         id=value.case.id,
         subject=subject(value.case.subject),
-        account=moderated_account(value.account) if value.account else None,
+        account=moderated_account(res, value.account) if value.account else None,
         post=post(res, value.post) if value.post else None,
         report_count=value.case.report_count,
         reasons=list(value.case.reasons),
         created_at=models.made_at(value.case.id),
         resolution=value.case.resolution,
         resolved_at=value.case.resolved_at,
-        resolved_by=account_ref(value.resolver) if value.resolver else None,
+        resolved_by=account_ref(res, value.resolver) if value.resolver else None,
     )
 
 
-def statement(value: moderation.Statement) -> schemas.ReportStatement:
+def statement(res: Resources, value: moderation.Statement) -> schemas.ReportStatement:
     """What a reporter said."""
     return schemas.ReportStatement(
         id=value.report.id,
-        reporter=account_ref(value.reporter) if value.reporter else None,
+        reporter=account_ref(res, value.reporter) if value.reporter else None,
         reason=value.report.reason,
         detail=value.report.detail,
         created_at=models.made_at(value.report.id),
     )
 
 
-def _action(value: moderation.Logged) -> schemas.ModerationAction:
+def _action(res: Resources, value: moderation.Logged) -> schemas.ModerationAction:
     return schemas.ModerationAction(
         id=value.entry.id,
         action=value.entry.action,
         subject=subject(value.entry.subject),
-        account=account_ref(value.account) if value.account else None,
+        account=account_ref(res, value.account) if value.account else None,
         case_id=value.entry.case_id,
-        admin=account_ref(value.admin) if value.admin else None,
+        admin=account_ref(res, value.admin) if value.admin else None,
         operator=value.entry.operator,
         note=value.entry.note,
         created_at=models.made_at(value.entry.id),
@@ -243,9 +273,9 @@ def _action(value: moderation.Logged) -> schemas.ModerationAction:
 
 
 def actions(
-    response: Response, page: PageRequest, found: models.Page[moderation.Logged]
+    res: Resources, response: Response, page: PageRequest, found: models.Page[moderation.Logged]
 ) -> schemas.ModerationActionList:
     """A page of the audit log."""
     return schemas.ModerationActionList(
-        items=[_action(item) for item in found.items], next_cursor=page.next_cursor(response, found.next)
+        items=[_action(res, item) for item in found.items], next_cursor=page.next_cursor(response, found.next)
     )

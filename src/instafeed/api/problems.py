@@ -11,7 +11,8 @@ _MEANINGS = {
     "conflict": "It contradicts what is there already. Read the thing again before you decide what to do.",
     "digest-mismatch": "The bytes that arrived are not those of the digest that was sent with them, or ahead of them. Nothing of"
     " them is kept; upload the photo again.",
-    "email-taken": "Another account has this e-mail address.",
+    "email-taken": "Another account has confirmed this e-mail address. If you read its mails, you can choose a new password for that"
+    " account.",
     "foreign-host": "The `Host` header names a host that is not served here.",
     "headers-too-large": "The request's headers have more bytes than are taken. Send fewer or shorter ones.",
     "idempotency-in-flight": "The first request with this `Idempotency-Key` is still under way. Send it again a moment later.",
@@ -26,7 +27,7 @@ _MEANINGS = {
     "media-too-large": "The photo has more bytes than are taken. `GET /v1/limits` tells how many are.",
     "media-unsupported": "The bytes are no photo of a type that is taken, whatever their name says. `GET /v1/limits` lists the"
     " types.",
-    "media-unusable": "A photo of the post does not exist, is not yours, failed, or belongs to a post already. `errors` tells"
+    "media-unusable": "A photo does not exist, is not yours, failed, or belongs to a post already or to your account. `errors` tells"
     " which.",
     "method-not-allowed": "The path exists and does not take this method. `Allow` lists those that it takes.",
     "not-found": "It does not exist, or you may not see it: the answer is the same.",
@@ -34,12 +35,14 @@ _MEANINGS = {
     " comes to that.",
     "too-many-uploads": "You have as many resumable uploads open as you may have; `GET /v1/limits` tells how many. Complete or"
     " delete one, or wait until one expires.",
+    "token-unusable": "The token is wrong, was used, has expired, or was overtaken by a change. Ask for another mail.",
     "unauthenticated": "The call needs a token and got none, or one that is malformed, revoked or expired. Log in again.",
     "unavailable": "A server that this call needs does not answer. Nothing was done; wait for the seconds in `Retry-After`, if"
     " it is there, and send it again.",
     "upload-too-slow": "The photo arrived more slowly than uploads may. `GET /v1/limits` tells the rate.",
-    "username-taken": "Somebody has this username, or it is reserved.",
+    "username-taken": "Somebody has this username, or had it until 14 days ago, or it is reserved.",
     "wrong-credentials": "There is no account with this username and password. Which of the two is wrong is not told.",
+    "wrong-password": "`current_password` is not the account's password. You are logged in still, and nothing was changed.",
 }
 
 

@@ -18,16 +18,21 @@ from pydantic.config import JsonDict
 
 from instafeed import models
 from instafeed.accounts import USERNAME, normalize_username
-from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName, Remark, one_line
+from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName, Remark, WebAddress, one_line
 from instafeed.entities import TAG_CHARACTERS, fold_prefix, fold_tag
 from instafeed.folding import fold
 from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
-_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 PHOTOS_PER_POST = 10
+# RFC 5322's dot-atom: what would have to be quoted no provider gives to anybody.
+_ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_EMAIL = re.compile(
+    rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?\.)+[a-z0-9-]{{2,63}}"
+)
 EXAMPLE_ID = "412345678901234567"
+_EXAMPLE_TOKEN = f"{EXAMPLE_ID}.kAqk0Jm0b6v1x1Hk0o1g8y0d2o7Yt5jYb2q1n9c3w4E"
 
 
 def _parse_id(value: object) -> int:
@@ -70,6 +75,10 @@ def _parse_email(value: str) -> str:
     if len(address) > 254 or not _EMAIL.fullmatch(address):
         raise ValueError("is not an e-mail address")
     return address
+
+
+def _parse_name(value: str) -> str:
+    return _parse_email(value) if "@" in value else _parse_username(value)
 
 
 def _parse_password(value: str) -> str:
@@ -141,6 +150,14 @@ Sha256 = Annotated[
         }
     ),
 ]
+Name = Annotated[
+    str,
+    StringConstraints(max_length=300),
+    AfterValidator(_parse_name),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 254, "examples": ["ada"]}),
+]
+"""A username or an e-mail address."""
+MailToken = Annotated[str, StringConstraints(max_length=200)]
 NewPassword = Annotated[str, StringConstraints(min_length=8, max_length=256), AfterValidator(_parse_password)]
 Password = Annotated[str, StringConstraints(max_length=256), AfterValidator(_parse_password)]
 
@@ -166,6 +183,7 @@ class NewAccount(_Request):
     """1 to 30 of a-z, 0-9, dot and underscore. Upper case and Unicode variants are brought into this form."""
     password: NewPassword = Field(examples=["correct horse battery staple"], json_schema_extra={"format": "password"})
     email: Email | None = None
+    """It counts, to reset the password with, once the token in the mail that goes there was confirmed."""
     display_name: DisplayName = Field(default="", examples=["Ada Lovelace"])
     device_name: DeviceName = Field(default="", examples=["Ada's phone"])
     """What this log-in is called in the list of devices."""
@@ -174,10 +192,57 @@ class NewAccount(_Request):
 class AccountPatch(_Request):
     """Changes to an account. What is left out stays as it is; an empty text takes a text away."""
 
+    username: Username = Field(default="", examples=["ada"])
+    """Another name. Your old one is held for you for 14 days, and finds you for as long."""
     display_name: DisplayName = Field(default="", examples=["Ada Lovelace"])
     bio: Bio = Field(default="", examples=["Wrote the first program."])
+    website: WebAddress = Field(default="", examples=["https://example.org/ada"])
+    """`https://` or `http://`."""
     is_private: bool = Field(default=False, examples=[True])
     """Only followers see the posts, and followers must be approved. False approves all who asked to follow."""
+
+
+class PasswordChange(_Request):
+    """Another password."""
+
+    current_password: Password = Field(
+        examples=["correct horse battery staple"], json_schema_extra={"format": "password"}
+    )
+    new_password: NewPassword = Field(
+        examples=["staple battery horse correct"], json_schema_extra={"format": "password"}
+    )
+
+
+class EmailChange(_Request):
+    """Another e-mail address."""
+
+    email: Email | None
+    """Null takes your address away."""
+    current_password: Password = Field(
+        examples=["correct horse battery staple"], json_schema_extra={"format": "password"}
+    )
+
+
+class EmailConfirmation(_Request):
+    """What the mail that confirms an address carried."""
+
+    token: MailToken = Field(examples=[_EXAMPLE_TOKEN])
+
+
+class PasswordReset(_Request):
+    """Somebody who forgot the password."""
+
+    name: Name
+    """Your username, or your e-mail address if you confirmed it."""
+
+
+class PasswordResetConfirmation(_Request):
+    """What the mail that resets a password carried, and the new password."""
+
+    token: MailToken = Field(examples=[_EXAMPLE_TOKEN])
+    new_password: NewPassword = Field(
+        examples=["staple battery horse correct"], json_schema_extra={"format": "password"}
+    )
 
 
 class NewSession(_Request):
@@ -187,6 +252,13 @@ class NewSession(_Request):
     password: Password = Field(examples=["correct horse battery staple"], json_schema_extra={"format": "password"})
     device_name: DeviceName = Field(default="", examples=["Ada's phone"])
     """What this log-in is called in the list of devices."""
+
+
+class Avatar(_Request):
+    """The photo to be shown with."""
+
+    media_id: IdIn
+    """What `POST /v1/media` answered."""
 
 
 class FollowOptions(_Request):
@@ -303,18 +375,38 @@ class Relation(_Response):
     """You are told of its new posts."""
 
 
+class Rendition(_Response):
+    """One size and format of a photo."""
+
+    name: str = Field(examples=["640"])
+    """`1080`, `640`, `320` (pixels of the longer side, at most) or `150` (square). New names may come."""
+    url: str = Field(json_schema_extra={"format": "uri"}, examples=["https://photos.example.org/renditions/…/640.jpg"])
+    """Valid for at least an hour."""
+    width: int = Field(examples=[640])
+    height: int = Field(examples=[480])
+    content_type: str = Field(examples=["image/jpeg"])
+    """`image/jpeg`, `image/webp`, or where the server makes it, `image/avif`. New types may come."""
+    bytes: int = Field(examples=[81234])
+
+
 class AccountRef(_Response):
     """Who it is."""
 
     id: Id
     username: str = Field(examples=["ada"])
     display_name: str = Field(examples=["Ada Lovelace"])
+    avatar: list[Rendition] | None
+    """The photo that it is shown with, as in lists: `150` (square). Null without one."""
 
 
 class Account(AccountRef):
     """An account."""
 
+    avatar: list[Rendition] | None
+    """The photo that it is shown with: `150` (square), `320` and `640` (whole: show their middle). Null without one."""
     bio: str = Field(examples=["Wrote the first program."])
+    website: str = Field(examples=["https://example.org/ada"])
+    """Empty without one. Nobody has checked that it is theirs."""
     is_private: bool = Field(examples=[False])
     """Only its followers see its posts, and whom it approves can follow it."""
     post_count: int = Field(ge=0, examples=[12])
@@ -323,6 +415,15 @@ class Account(AccountRef):
     created_at: Time
     viewer: Relation | None
     """How you stand to it; null for your own account."""
+
+
+class Me(Account):
+    """Your own account."""
+
+    email: str | None = Field(examples=["ada@example.org"])
+    """Your e-mail address, if you confirmed one. Nobody else is shown it."""
+    pending_email: str | None = Field(examples=[None])
+    """An address that waits to be confirmed by the token in its mail; it does not count before."""
 
 
 class Session(_Response):
@@ -340,24 +441,10 @@ class Session(_Response):
 class LogIn(_Response):
     """A fresh log-in."""
 
-    account: Account
-    token: str = Field(examples=["412345678901234567.kAqk0Jm0b6v1x1Hk0o1g8y0d2o7Yt5jYb2q1n9c3w4E"])
+    account: Me
+    token: str = Field(examples=[_EXAMPLE_TOKEN])
     """Send it as `Authorization: Bearer …`. It is shown only here."""
     session: Session
-
-
-class Rendition(_Response):
-    """One size and format of a photo."""
-
-    name: str = Field(examples=["640"])
-    """`1080`, `640`, `320` (pixels of the longer side, at most) or `150` (square). New names may come."""
-    url: str = Field(json_schema_extra={"format": "uri"}, examples=["https://photos.example.org/renditions/…/640.jpg"])
-    """Valid for at least an hour."""
-    width: int = Field(examples=[640])
-    height: int = Field(examples=[480])
-    content_type: str = Field(examples=["image/jpeg"])
-    """`image/jpeg`, `image/webp`, or where the server makes it, `image/avif`. New types may come."""
-    bytes: int = Field(examples=[81234])
 
 
 class Camera(_Response):
@@ -523,6 +610,8 @@ class ModeratedAccount(AccountRef):
     """An account as admins see it."""
 
     bio: str = Field(examples=["Wrote the first program."])
+    website: str = Field(examples=["https://example.org/ada"])
+    """Empty without one. Nobody has checked that it is theirs."""
     is_private: bool = Field(examples=[False])
     post_count: int = Field(ge=0, examples=[12])
     follower_count: int = Field(ge=0, examples=[340])

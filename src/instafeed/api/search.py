@@ -27,7 +27,9 @@ async def search_accounts(
     whom you follow, then by followers.
     """
     found = await search.accounts(res, viewer, q, limit=limit)
-    return schemas.AccountList(items=[present.account(item.account, item.viewer) for item in found], next_cursor=None)
+    return schemas.AccountList(
+        items=[present.account(res, item.account, item.viewer) for item in found], next_cursor=None
+    )
 
 
 @router.get("/v1/search/tags", tags=["feeds"], summary="Search for tags")

@@ -37,7 +37,7 @@ async def create_session(request: Request, body: schemas.NewSession, res: Res, o
             session_id=session_id,
             repeat_key=once.key,
         )
-        return present_log_in(log_in)
+        return present_log_in(res, log_in)
 
     return await once.create(make, account_id=None, secret=partial(sessions.repeatable_secret, res))
 

@@ -16,6 +16,12 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
+# Whatever opens anything else than a page, or shows another host than it opens, is none.
+_WEB_ADDRESS = re.compile(
+    r"https?://(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]{2,63}(?::[0-9]{1,5})?(?:[/?#][!#-;=?-\[\]_a-z~]*)?",
+    re.ASCII | re.IGNORECASE,
+)
+
 _INVISIBLE = frozenset({"Cf", "Zs", "Zl", "Zp", "Mn", "Me", "Cc"})
 
 
@@ -53,9 +59,22 @@ def paragraphs(value: str) -> str:
 CAPTION_MAX_CHARACTERS = 2200
 ALT_TEXT_MAX_CHARACTERS = 1500
 
+
+def web_address(value: str) -> str:
+    """`value` if it is empty or the address of a page.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value and not _WEB_ADDRESS.fullmatch(value):
+        raise ValueError("is not a web address: one begins with https:// or http:// and holds no spaces")
+    return value
+
+
 DisplayName = Annotated[str, StringConstraints(max_length=64), AfterValidator(one_line)]
 DeviceName = Annotated[str, StringConstraints(max_length=100), AfterValidator(one_line)]
 Bio = Annotated[str, StringConstraints(max_length=150), AfterValidator(paragraphs)]
+WebAddress = Annotated[str, StringConstraints(max_length=200), AfterValidator(web_address)]
 Caption = Annotated[str, StringConstraints(max_length=CAPTION_MAX_CHARACTERS), AfterValidator(paragraphs)]
 AltText = Annotated[str, StringConstraints(max_length=ALT_TEXT_MAX_CHARACTERS), AfterValidator(paragraphs)]
 Remark = Annotated[str, StringConstraints(max_length=1000), AfterValidator(paragraphs)]

@@ -152,9 +152,14 @@ def _settings(servers: EmbeddedServers) -> dict[str, str]:
         "INSTAFEED_S3_BUCKET": BUCKET,
         "INSTAFEED_S3_ACCESS_KEY": endpoints.s3_access_key,
         "INSTAFEED_S3_SECRET_KEY": endpoints.s3_secret_key,
+        "INSTAFEED_MAIL_URL": _mails(servers.data).as_uri(),
         # Their log lines appear when they are written, also where the output is no terminal.
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _mails(data: Path) -> Path:
+    return data.resolve() / "mails"
 
 
 def _secret_key(file: Path) -> str:
@@ -215,6 +220,7 @@ def _greeting(url: str, data: Path, *, seconds: float) -> str:
         f"  API   {url}\n"
         f"  Docs  {url}/docs\n"
         f"  Data  {data} (kept; --reset begins anew)\n"
+        f"  Mails {_mails(data)}, a file each: none is sent\n"
         f"  Logs  of the API and the worker: here; of the servers: {data / 'logs'}\n"
         f"  Stop  Ctrl-C\n"
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from instafeed import delivery, follow_requests, leftovers, media, notifications, posts, sweep
+from instafeed import avatars, delivery, follow_requests, leftovers, mails, media, notifications, posts, sweep
 from instafeed.resources import Resources
 from instafeed.storage.outbox import Kind
 from instafeed.work import Body, perform
@@ -18,6 +18,8 @@ VERBS: dict[Kind, Body] = {
     Kind.RETRACT: posts.retract,
     Kind.DISCARD: media.discard,
     Kind.APPROVE: follow_requests.approve_all,
+    Kind.MAIL: mails.send,
+    Kind.AVATAR: avatars.show,
 }
 
 

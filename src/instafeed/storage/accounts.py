@@ -1,16 +1,19 @@
 """Accounts and the names that are theirs."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import timedelta
 
 from asyncpg import Record
 
-from instafeed.errors import EmailTaken, UsernameTaken
+from instafeed.errors import UsernameTaken
 from instafeed.ids import shard_of
-from instafeed.models import Account, Delivery
+from instafeed.models import Account, Delivery, Rendition
 from instafeed.storage import search
 from instafeed.storage.database import Connection
 
-COLUMNS = "id, username, display_name, bio, post_count, follower_count, following_count, is_private, suspended_at"
+HELD_DAYS = 14
+COLUMNS = "id, username, display_name, bio, website, post_count, follower_count, following_count, is_private, suspended_at, avatar"
 
 
 def from_record(record: Record) -> Account:
@@ -20,27 +23,25 @@ def from_record(record: Record) -> Account:
         username=record["username"],
         display_name=record["display_name"],
         bio=record["bio"],
+        website=record["website"],
         post_count=record["post_count"],
         follower_count=record["follower_count"],
         following_count=record["following_count"],
         is_private=record["is_private"],
         suspended=record["suspended_at"] is not None,
+        avatar=tuple(Rendition(**rendition) for rendition in record["avatar"] or ()),
     )
 
 
 async def insert(
-    connection: Connection, account_id: int, *, username: str, display_name: str, password_hash: str, email: str | None
+    connection: Connection, account_id: int, *, username: str, display_name: str, password_hash: str
 ) -> None:
     """Add an account.
 
     Raises:
-        UsernameTaken, EmailTaken: another account has it.
+        UsernameTaken: somebody else has it, or had it until lately.
     """
-    claim = "insert into {0} ({1}, account_id) values ($1, $2) on conflict do nothing returning account_id"
-    if await connection.fetchval(claim.format("usernames", "username"), username, account_id) is None:
-        raise UsernameTaken("Somebody has this username already.")
-    if email and await connection.fetchval(claim.format("emails", "email"), email, account_id) is None:
-        raise EmailTaken("Another account has this e-mail address.")
+    await _claim_username(connection, account_id, username)
     await connection.execute(
         "insert into accounts (shard, id, username, display_name, password_hash) values ($1, $2, $3, $4, $5)",
         shard_of(account_id),
@@ -49,6 +50,50 @@ async def insert(
         display_name,
         password_hash,
     )
+
+
+async def _claim_username(connection: Connection, account_id: int, username: str) -> None:
+    claimed = await connection.fetchval(
+        "insert into usernames as held (username, account_id) values ($1, $2) on conflict (username) do update"
+        " set account_id = excluded.account_id, held_until = null"
+        " where held.held_until < now() or (held.held_until is not null and held.account_id = excluded.account_id)"
+        " returning account_id",
+        username,
+        account_id,
+    )
+    if claimed is None:
+        raise UsernameTaken("Somebody has this username already.")
+
+
+async def rename(connection: Connection, account: Account, username: str) -> None:
+    """Give an account, whose row is locked, another name; its own is held for it for `HELD_DAYS`.
+
+    Raises:
+        UsernameTaken: somebody else has it, or had it until lately.
+    """
+    await connection.execute(
+        "update usernames set held_until = now() + make_interval(days => $2) where username = $1",
+        account.username,
+        HELD_DAYS,
+    )
+    await _claim_username(connection, account.id, username)
+    await connection.execute(
+        "update accounts set username = $3 where shard = $1 and id = $2", shard_of(account.id), account.id, username
+    )
+
+
+async def names_held(connection: Connection, account_id: int) -> list[timedelta]:
+    """For how long the former names of an account are held still, the one that is free first at the head."""
+    records = await connection.fetch(
+        "select held_until - now() as rest from usernames where account_id = $1 and held_until > now() order by held_until",
+        account_id,
+    )
+    return [record["rest"] for record in records]
+
+
+async def forget_names(connection: Connection) -> None:
+    """Let go of the names that are held no more."""
+    await connection.execute("delete from usernames where held_until < now()")
 
 
 async def get_many(connection: Connection, account_ids: Iterable[int]) -> dict[int, Account]:
@@ -89,12 +134,34 @@ async def lock(connection: Connection, account_ids: Iterable[int]) -> dict[int, 
 async def update(connection: Connection, account: Account) -> None:
     """Set what its owner may change of an account."""
     await connection.execute(
-        "update accounts set display_name = $3, bio = $4, is_private = $5 where shard = $1 and id = $2",
+        "update accounts set display_name = $3, bio = $4, website = $5, is_private = $6 where shard = $1 and id = $2",
         shard_of(account.id),
         account.id,
         account.display_name,
         account.bio,
+        account.website,
         account.is_private,
+    )
+
+
+async def avatar_id(connection: Connection, account_id: int) -> int | None:
+    """The photo that an account is shown with."""
+    found: int | None = await connection.fetchval(
+        "select avatar_id from accounts where shard = $1 and id = $2", shard_of(account_id), account_id
+    )
+    return found
+
+
+async def set_avatar(
+    connection: Connection, account_id: int, media_id: int | None, renditions: Iterable[Rendition]
+) -> None:
+    """Show an account with a photo, or None, that has these renditions."""
+    await connection.execute(
+        "update accounts set avatar_id = $3, avatar = $4 where shard = $1 and id = $2",
+        shard_of(account_id),
+        account_id,
+        media_id,
+        [asdict(rendition) for rendition in renditions] if media_id else None,
     )
 
 
@@ -120,15 +187,19 @@ async def suspended_among(connection: Connection, account_ids: Iterable[int]) ->
 
 
 async def id_of_username(connection: Connection, username: str) -> int | None:
-    """Whose name it is."""
-    found: int | None = await connection.fetchval("select account_id from usernames where username = $1", username)
+    """Whose name it is, or was and is held still."""
+    found: int | None = await connection.fetchval(
+        "select account_id from usernames where username = $1 and (held_until is null or held_until > now())", username
+    )
     return found
 
 
 async def ids_of_usernames(connection: Connection, usernames: Iterable[str]) -> dict[str, int]:
-    """Whose names these are, without those that are nobody's."""
+    """Whose names these are, or were until lately, without those that are nobody's."""
     records = await connection.fetch(
-        "select username, account_id from usernames where username = any($1::text[])", list(usernames)
+        "select username, account_id from usernames where username = any($1::text[])"
+        " and (held_until is null or held_until > now())",
+        list(usernames),
     )
     return {record["username"]: record["account_id"] for record in records}
 
@@ -139,6 +210,16 @@ async def password_hash(connection: Connection, account_id: int) -> str | None:
         "select password_hash from accounts where shard = $1 and id = $2", shard_of(account_id), account_id
     )
     return found
+
+
+async def set_password(connection: Connection, account_id: int, password_hash: str) -> None:
+    """Give an account another password."""
+    await connection.execute(
+        "update accounts set password_hash = $3 where shard = $1 and id = $2",
+        shard_of(account_id),
+        account_id,
+        password_hash,
+    )
 
 
 async def count(connection: Connection, changes: dict[int, tuple[int, int, int]]) -> None:

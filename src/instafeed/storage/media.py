@@ -154,6 +154,33 @@ async def claim(connection: Connection, post_id: int, account_id: int, photos: l
     return {record["id"] for record in records}
 
 
+async def claim_avatar(connection: Connection, account_id: int, media_id: int) -> bool:
+    """Give a photo of the account to itself as an avatar, again if it was one; False for one that cannot be given, as in
+    `claim`.
+    """
+    return bool(
+        await connection.fetchval(
+            "update media set post_id = $4 where shard = $1 and id = $2 and account_id = $3"
+            " and (post_id is null or post_id = $4) and status in ('processing', 'ready') returning true",
+            shard_of(account_id),
+            media_id,
+            account_id,
+            -account_id,
+        )
+    )
+
+
+async def delete_avatars(connection: Connection, account_id: int, *, but: Iterable[int]) -> list[str]:
+    """Forget the photos that the account claimed as avatars, but these; returns their object keys."""
+    records = await connection.fetch(
+        "delete from media where shard = $1 and post_id = $2 and id <> all($3::bigint[]) returning object_key",
+        shard_of(account_id),
+        -account_id,
+        list(but),
+    )
+    return [record["object_key"] for record in records]
+
+
 async def set_alt_texts(connection: Connection, post_id: int, photos: Iterable[PhotoOfPost]) -> None:
     """Set what these photos of the post show."""
     photos = list(photos)

@@ -41,6 +41,8 @@ class Kind(StrEnum):
     RETRACT = "retract"
     DISCARD = "discard"
     APPROVE = "approve"
+    MAIL = "mail"
+    AVATAR = "avatar"
 
 
 @dataclass(frozen=True, slots=True)
