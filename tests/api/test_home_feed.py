@@ -1,6 +1,7 @@
 """The home feed is served ahead of the framework, as the framework would serve it; and what that costs, and whom."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
