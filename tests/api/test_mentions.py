@@ -105,7 +105,7 @@ async def test_a_mention_follows_its_account(sign_up: SignUp, res: Resources) ->
     async with res.db.acquire() as connection:
         await connection.execute("update accounts set username = $2 where id = $1", int(named.id), new)
         await connection.execute("update usernames set account_id = $2 where username = $1", old, int(other.id))
-    expected = [{"id": named.id, "username": new, "display_name": "Somebody Else"}]
+    expected = [{"id": named.id, "username": new, "display_name": "Somebody Else", "avatar": None}]
     # An edit elsewhere in the caption leaves what the name meant.
     edited = await author.call("PATCH", f"/v1/posts/{post['id']}", json={"caption": f"with @{old}"})
     for sent in (edited, await in_feed(other, post["id"])):
