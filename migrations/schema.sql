@@ -45,6 +45,36 @@ CREATE TABLE public.blocks (
 )
 PARTITION BY HASH (shard);
 
+CREATE TABLE public.commented (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    comment_id bigint NOT NULL,
+    CONSTRAINT commented_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.comments (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    post_id bigint NOT NULL,
+    parent_id bigint,
+    author_id bigint NOT NULL,
+    text text NOT NULL,
+    CONSTRAINT comments_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
+    CONSTRAINT comments_check1 CHECK ((shard = ((post_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.counters (
+    shard smallint NOT NULL,
+    subject_id bigint NOT NULL,
+    slot smallint NOT NULL,
+    likes integer DEFAULT 0 NOT NULL,
+    comments integer DEFAULT 0 NOT NULL,
+    CONSTRAINT counters_check CHECK ((shard = ((subject_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.emails (
     email text NOT NULL,
     account_id bigint NOT NULL
@@ -81,6 +111,23 @@ CREATE TABLE public.idempotency_keys (
     headers jsonb,
     body bytea,
     created_at timestamp with time zone DEFAULT now() NOT NULL
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.likers (
+    shard smallint NOT NULL,
+    post_id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    id bigint NOT NULL,
+    CONSTRAINT likers_check CHECK ((shard = ((post_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.likes (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    post_id bigint NOT NULL,
+    CONSTRAINT likes_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
 
@@ -177,6 +224,23 @@ CREATE TABLE public.requesting (
 )
 PARTITION BY HASH (shard);
 
+CREATE TABLE public.savers (
+    shard smallint NOT NULL,
+    post_id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    CONSTRAINT savers_check CHECK ((shard = ((post_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.saves (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    post_id bigint NOT NULL,
+    id bigint NOT NULL,
+    CONSTRAINT saves_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.scans (
     name text NOT NULL,
     "position" text NOT NULL
@@ -226,6 +290,15 @@ ALTER TABLE ONLY public.blocked_by
 ALTER TABLE ONLY public.blocks
     ADD CONSTRAINT blocks_pkey PRIMARY KEY (shard, blocker_id, blocked_id);
 
+ALTER TABLE ONLY public.commented
+    ADD CONSTRAINT commented_pkey PRIMARY KEY (shard, account_id, comment_id);
+
+ALTER TABLE ONLY public.comments
+    ADD CONSTRAINT comments_pkey PRIMARY KEY (shard, id);
+
+ALTER TABLE ONLY public.counters
+    ADD CONSTRAINT counters_pkey PRIMARY KEY (shard, subject_id, slot);
+
 ALTER TABLE ONLY public.emails
     ADD CONSTRAINT emails_pkey PRIMARY KEY (email);
 
@@ -237,6 +310,12 @@ ALTER TABLE ONLY public.following
 
 ALTER TABLE ONLY public.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (shard, account_id, key);
+
+ALTER TABLE ONLY public.likers
+    ADD CONSTRAINT likers_pkey PRIMARY KEY (shard, post_id, account_id);
+
+ALTER TABLE ONLY public.likes
+    ADD CONSTRAINT likes_pkey PRIMARY KEY (shard, account_id, post_id);
 
 ALTER TABLE ONLY public.media
     ADD CONSTRAINT media_pkey PRIMARY KEY (shard, id);
@@ -259,6 +338,12 @@ ALTER TABLE ONLY public.requesters
 ALTER TABLE ONLY public.requesting
     ADD CONSTRAINT requesting_pkey PRIMARY KEY (shard, requester_id, followee_id);
 
+ALTER TABLE ONLY public.savers
+    ADD CONSTRAINT savers_pkey PRIMARY KEY (shard, post_id, account_id);
+
+ALTER TABLE ONLY public.saves
+    ADD CONSTRAINT saves_pkey PRIMARY KEY (shard, account_id, post_id);
+
 ALTER TABLE ONLY public.scans
     ADD CONSTRAINT scans_pkey PRIMARY KEY (name);
 
@@ -275,11 +360,15 @@ CREATE INDEX accounts_celebrities ON ONLY public.accounts USING btree (id) WHERE
 
 CREATE INDEX blocks_id ON ONLY public.blocks USING btree (shard, blocker_id, id);
 
+CREATE INDEX comments_post ON ONLY public.comments USING btree (shard, post_id, parent_id, id);
+
 CREATE INDEX followers_id ON ONLY public.followers USING btree (shard, followee_id, id);
 
 CREATE INDEX following_id ON ONLY public.following USING btree (shard, follower_id, id);
 
 CREATE INDEX idempotency_keys_age ON ONLY public.idempotency_keys USING btree (created_at);
+
+CREATE INDEX likers_id ON ONLY public.likers USING btree (shard, post_id, id);
 
 CREATE INDEX media_pending ON ONLY public.media USING btree (shard, id) WHERE (status = 'pending'::text);
 
@@ -304,6 +393,8 @@ CREATE INDEX posts_author ON ONLY public.posts USING btree (shard, author_id, id
 CREATE INDEX posts_published ON ONLY public.posts USING btree (shard, author_id, id) WHERE (published_at IS NOT NULL);
 
 CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
+
+CREATE INDEX saves_id ON ONLY public.saves USING btree (shard, account_id, id);
 
 CREATE INDEX sessions_account ON ONLY public.sessions USING btree (shard, account_id);
 
