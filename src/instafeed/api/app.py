@@ -12,17 +12,20 @@ from instafeed import tasks
 from instafeed.api import (
     accounts,
     blocks,
+    comments,
     docs,
     errors,
     events,
     feeds,
     follow_requests,
     follows,
+    likes,
     media,
     mutes,
     openapi,
     operations,
     posts,
+    saves,
     sessions,
     uploads,
 )
@@ -78,7 +81,8 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     graph = (follows, follow_requests, blocks, mutes)
-    for part in (accounts, sessions, *graph, uploads, media, posts, feeds, events, operations, docs):
+    reactions = (likes, saves, comments)
+    for part in (accounts, sessions, *graph, uploads, media, posts, *reactions, feeds, events, operations, docs):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)

@@ -21,7 +21,6 @@ from instafeed.api.dependencies import (
 )
 from instafeed.api.errors import from_error
 from instafeed.errors import InstafeedError, Invalid, Unauthenticated
-from instafeed.storage.post_cache import CachedPost
 
 router = APIRouter(tags=["feeds"])
 
@@ -117,9 +116,15 @@ async def _get_feed(request: Request, limit: int, cursor: str | None) -> _Answer
     return _answer(page, found)
 
 
-def _answer(page: PageRequest, found: models.Page[tuple[int, CachedPost]]) -> _Answer:
+def _answer(page: PageRequest, found: feeds.HomePage) -> _Answer:
     cursor, link = page.link(found.next)
     next_cursor = b"null" if cursor is None else b'"%b"' % cursor.encode()
-    body = b'{"items":[%b],"next_cursor":%b}' % (b",".join([post.json for _, post in found.items]), next_cursor)
+    counts, counts_json = found.counts, present.counts_json
+    marks = {id_: present.marks_json(of_post) for id_, of_post in found.marks.items()}
+    unmarked = present.marks_json(models.NO_MARKS)
+    parts: list[bytes] = []
+    for id_, post in found.items:
+        parts += (post.json, counts_json[counts[id_]], marks.get(id_, unmarked))
+    body = b'{"items":[%b],"next_cursor":%b}' % (b"".join(parts)[:-1], next_cursor)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     return body, headers + [(name.lower().encode(), value.encode()) for name, value in link.items()]

@@ -28,6 +28,7 @@ async def get_limits(res: Res) -> schemas.Limits:
         photos_per_post=schemas.PHOTOS_PER_POST,
         caption_max_characters=text.CAPTION_MAX_CHARACTERS,
         alt_text_max_characters=text.ALT_TEXT_MAX_CHARACTERS,
+        comment_max_characters=text.COMMENT_MAX_CHARACTERS,
         body_max_bytes=strict_json.MAX_BYTES,
         page_max_items=MAX_LIMIT,
         rate_limits=[

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from instafeed.accounts import USERNAME, normalize_username
-from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName
+from instafeed.api.text import AltText, Bio, Caption, CommentText, DeviceName, DisplayName
 from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
@@ -200,6 +200,14 @@ class PostPatch(_Request):
     """Photos that are left out keep their texts."""
 
 
+class NewComment(_Request):
+    """A comment."""
+
+    text: CommentText = Field(examples=["What a light!"])
+    reply_to: IdIn | None = None
+    """A comment of the same post. A reply to a reply belongs to the first comment."""
+
+
 class Relation(_Response):
     """How you stand to an account."""
 
@@ -339,8 +347,8 @@ class Upload(_Response):
     """When it is dropped if it is not completed."""
 
 
-class Post(_Response):
-    """A post."""
+class PostContent(_Response):
+    """What of a post is the same for everybody."""
 
     id: Id
     author: AccountRef
@@ -351,6 +359,38 @@ class Post(_Response):
     """When followers could first see it; null while its photos are made ready, when only its author sees it."""
     edited_at: Time | None
     """When its caption or a text of its photos was last changed; null if never."""
+
+
+class PostMarks(_Response):
+    """How you have marked a post."""
+
+    liked: bool
+    """You like it."""
+    saved: bool
+    """You have saved it, which nobody else is told."""
+
+
+class Post(PostContent):
+    """A post."""
+
+    like_count: int = Field(ge=0, examples=[128])
+    """In your feed it may be a second old."""
+    comment_count: int = Field(ge=0, examples=[7])
+    """With replies. In your feed it may be a second old."""
+    viewer: PostMarks
+
+
+class Comment(_Response):
+    """A comment of a post."""
+
+    id: Id
+    post_id: Id
+    reply_to: Id | None = Field(examples=[None])
+    """The comment that it replies to; null for one that replies to none. No reply is replied to."""
+    author: AccountRef
+    text: str = Field(examples=["What a light!"])
+    reply_count: int = Field(ge=0, examples=[2])
+    created_at: Time
 
 
 class SessionList(_Response):
@@ -369,8 +409,16 @@ class AccountList(_Response):
     """Send it as `cursor` for the next page; null at the end."""
 
 
+class CommentList(_Response):
+    """A page of comments."""
+
+    items: list[Comment]
+    next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
+
+
 class PostList(_Response):
-    """A page of posts, newest first."""
+    """A page of posts."""
 
     items: list[Post]
     next_cursor: str | None = Field(examples=[None])
@@ -418,6 +466,7 @@ class Limits(_Response):
     photos_per_post: int = Field(examples=[10])
     caption_max_characters: int = Field(examples=[2200])
     alt_text_max_characters: int = Field(examples=[1500])
+    comment_max_characters: int = Field(examples=[2200])
     body_max_bytes: int = Field(examples=[131_072])
     """Of every other request."""
     page_max_items: int = Field(examples=[100])

@@ -52,9 +52,23 @@ def paragraphs(value: str) -> str:
 
 CAPTION_MAX_CHARACTERS = 2200
 ALT_TEXT_MAX_CHARACTERS = 1500
+COMMENT_MAX_CHARACTERS = CAPTION_MAX_CHARACTERS
+
+
+def _something(value: str) -> str:
+    if not value:
+        raise ValueError("says nothing")
+    return value
+
 
 DisplayName = Annotated[str, StringConstraints(max_length=64), AfterValidator(one_line)]
 DeviceName = Annotated[str, StringConstraints(max_length=100), AfterValidator(one_line)]
 Bio = Annotated[str, StringConstraints(max_length=150), AfterValidator(paragraphs)]
 Caption = Annotated[str, StringConstraints(max_length=CAPTION_MAX_CHARACTERS), AfterValidator(paragraphs)]
 AltText = Annotated[str, StringConstraints(max_length=ALT_TEXT_MAX_CHARACTERS), AfterValidator(paragraphs)]
+CommentText = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=COMMENT_MAX_CHARACTERS),
+    AfterValidator(paragraphs),
+    AfterValidator(_something),
+]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from instafeed import delivery, follow_requests, leftovers, media, notifications, posts, sweep
+from instafeed import comments, delivery, follow_requests, leftovers, media, notifications, posts, sweep
 from instafeed.resources import Resources
 from instafeed.storage.outbox import Kind
 from instafeed.work import Body, perform
@@ -16,6 +16,8 @@ VERBS: dict[Kind, Body] = {
     Kind.NOTIFY: notifications.notify,
     Kind.ALIGN: delivery.align,
     Kind.RETRACT: posts.retract,
+    Kind.PRUNE: posts.prune,
+    Kind.PRUNE_REPLIES: comments.prune_replies,
     Kind.DISCARD: media.discard,
     Kind.APPROVE: follow_requests.approve_all,
 }
