@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -17,8 +18,9 @@ pytestmark = pytest.mark.usefixtures("workers")
 SignUp = Callable[..., Awaitable[Client]]
 
 PROFILE = {"profile", "by name"}
-CONTENT = {"post", "posts", "followers", "following"}
-COMPANY = {"listed", "follow", "mute", "block"}
+CONTENT = {"post", "posts", "followers", "following", "likes", "comments", "replies", "like", "save", "comment"}
+NAMED = {"listed", "liker", "commenter"}
+COMPANY = NAMED | {"follow", "mute", "block"}
 TOLD = {"feed", "told", "told later"}
 ALL = PROFILE | CONTENT | COMPANY | TOLD
 
@@ -34,7 +36,7 @@ PUBLIC: dict[str, set[str]] = {
     "formerly blocked": ALL - TOLD,
     "follower of a suspended account": set(),
     "follower of a returned account": ALL,
-    "author": PROFILE | CONTENT | TOLD | {"listed"},
+    "author": PROFILE | CONTENT | TOLD | NAMED,
 }
 PRIVATE = PUBLIC | {
     "stranger": PROFILE | COMPANY,
@@ -56,9 +58,12 @@ class Scene:
     friend: Client
     """Whom the author follows."""
     post_id: str
+    comment_id: str
+    """Somebody else's, on the author's post."""
     marker: Client
     """Whom the viewer follows, and who is not the author."""
     marker_post_id: str
+    """Which the author likes and has commented."""
 
 
 async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) -> Scene:
@@ -67,6 +72,11 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
     posts = [await who.published((await who.post())["id"]) for who in (author, marker)]
     await author.follow(friend)
     await viewer.follow(marker)
+    await author.call("PUT", f"/v1/posts/{posts[1]['id']}/like")
+    comments = [
+        await who.call("POST", f"/v1/posts/{post['id']}/comments", 201, json={"text": "Nice"})
+        for who, post in zip((friend, author), posts, strict=True)
+    ]
     if private:
         await author.edit(is_private=True)
     asks = kind not in {"stranger", "author"}
@@ -94,7 +104,7 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
             await accounts.suspend(res, author.account["username"])
     if kind == "follower of a returned account":
         await accounts.unsuspend(res, author.account["username"])
-    return Scene(author, viewer, friend, posts[0]["id"], marker, posts[1]["id"])
+    return Scene(author, viewer, friend, posts[0]["id"], comments[0]["id"], marker, posts[1]["id"])
 
 
 async def told(there: Scene, res: Resources) -> set[str]:
@@ -127,12 +137,12 @@ async def seen(there: Scene, res: Resources) -> set[str]:
     author, viewer = there.author, there.viewer
     found = await told(there, res)
 
-    async def ask(surface: str, path: str, missing: str, method: str = "GET") -> httpx.Response:
-        answer = await viewer.http.request(method, path, headers=viewer.headers)
+    async def ask(surface: str, path: str, missing: str, method: str = "GET", **options: Any) -> httpx.Response:
+        answer = await viewer.http.request(method, path, headers=viewer.headers, **options)
         if answer.is_success:
             found.add(surface)
         elif answer.status_code == 404:
-            nothing = await viewer.http.request(method, missing, headers=viewer.headers)
+            nothing = await viewer.http.request(method, missing, headers=viewer.headers, **options)
             assert anonymous(answer) == anonymous(nothing), surface
         return answer
 
@@ -141,14 +151,27 @@ async def seen(there: Scene, res: Resources) -> set[str]:
     await ask(
         "by name", f"/v1/accounts/by-username/{author.account['username']}", "/v1/accounts/by-username/no.such.name"
     )
-    await ask("post", f"/v1/posts/{there.post_id}", "/v1/posts/1")
+    post, nothing = f"/v1/posts/{there.post_id}", "/v1/posts/1"
+    await ask("post", post, nothing)
+    for name in ("likes", "comments"):
+        await ask(name, f"{post}/{name}", f"{nothing}/{name}")
+    await ask("replies", f"/v1/comments/{there.comment_id}/replies", "/v1/comments/1/replies")
     for name in ("posts", "followers", "following"):
         await ask(name, f"{account}/{name}", f"{nobody}/{name}")
     if await viewer.walk(f"/v1/accounts/{there.friend.id}/followers") == [author.id]:
         found.add("listed")
+    of_marker = f"/v1/posts/{there.marker_post_id}"
+    if await viewer.walk(f"{of_marker}/likes") == [author.id]:
+        found.add("liker")
+    commented = (await viewer.call("GET", f"{of_marker}/comments"))["items"]
+    if [comment["author"]["id"] for comment in commented] == [author.id]:
+        found.add("commenter")
     if there.post_id in await viewer.feed():
         found.add("feed")
     # What changes something comes last.
+    for name in ("like", "save"):
+        await ask(name, f"{post}/{name}", f"{nothing}/{name}", "PUT")
+    await ask("comment", f"{post}/comments", f"{nothing}/comments", "POST", json={"text": "Nice"})
     for name in ("follow", "mute", "block"):
         await ask(name, f"{account}/{name}", f"{nobody}/{name}", "PUT")
     return found
