@@ -15,7 +15,19 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import delay, django_join, event_streams, fan_out, feed_read, growth, history, photos, picture, upload
+from tests.bench import (
+    delay,
+    django_join,
+    event_streams,
+    fan_out,
+    feed_read,
+    growth,
+    history,
+    likes,
+    photos,
+    picture,
+    upload,
+)
 from tests.bench.common import Bench, Options, Row, add_options, options_of, progress, show_rows
 
 BENCHES: dict[str, Bench] = {
@@ -28,6 +40,7 @@ BENCHES: dict[str, Bench] = {
     "event_streams": event_streams.bench,
     "upload": upload.bench,
     "photos": photos.bench,
+    "likes": likes.bench,
 }
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[2] / "docs" / "feed-growth.svg"
