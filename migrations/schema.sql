@@ -75,6 +75,36 @@ CREATE TABLE public.blocks (
 )
 PARTITION BY HASH (shard);
 
+CREATE TABLE public.commented (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    comment_id bigint NOT NULL,
+    CONSTRAINT commented_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.comments (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    post_id bigint NOT NULL,
+    parent_id bigint,
+    author_id bigint NOT NULL,
+    text text NOT NULL,
+    CONSTRAINT comments_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
+    CONSTRAINT comments_check1 CHECK ((shard = ((post_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.counters (
+    shard smallint NOT NULL,
+    subject_id bigint NOT NULL,
+    slot smallint NOT NULL,
+    likes integer DEFAULT 0 NOT NULL,
+    comments integer DEFAULT 0 NOT NULL,
+    CONSTRAINT counters_check CHECK ((shard = ((subject_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.emails (
     email text NOT NULL,
     account_id bigint NOT NULL,
@@ -112,6 +142,23 @@ CREATE TABLE public.idempotency_keys (
     headers jsonb,
     body bytea,
     created_at timestamp with time zone DEFAULT now() NOT NULL
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.likers (
+    shard smallint NOT NULL,
+    post_id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    id bigint NOT NULL,
+    CONSTRAINT likers_check CHECK ((shard = ((post_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.likes (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    post_id bigint NOT NULL,
+    CONSTRAINT likes_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
 
@@ -250,6 +297,23 @@ CREATE TABLE public.requesting (
 )
 PARTITION BY HASH (shard);
 
+CREATE TABLE public.savers (
+    shard smallint NOT NULL,
+    post_id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    CONSTRAINT savers_check CHECK ((shard = ((post_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.saves (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    post_id bigint NOT NULL,
+    id bigint NOT NULL,
+    CONSTRAINT saves_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.scans (
     name text NOT NULL,
     "position" text NOT NULL
@@ -349,6 +413,15 @@ ALTER TABLE ONLY public.blocked_by
 ALTER TABLE ONLY public.blocks
     ADD CONSTRAINT blocks_pkey PRIMARY KEY (shard, blocker_id, blocked_id);
 
+ALTER TABLE ONLY public.commented
+    ADD CONSTRAINT commented_pkey PRIMARY KEY (shard, account_id, comment_id);
+
+ALTER TABLE ONLY public.comments
+    ADD CONSTRAINT comments_pkey PRIMARY KEY (shard, id);
+
+ALTER TABLE ONLY public.counters
+    ADD CONSTRAINT counters_pkey PRIMARY KEY (shard, subject_id, slot);
+
 ALTER TABLE ONLY public.emails
     ADD CONSTRAINT emails_pkey PRIMARY KEY (email);
 
@@ -360,6 +433,12 @@ ALTER TABLE ONLY public.following
 
 ALTER TABLE ONLY public.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (shard, account_id, key);
+
+ALTER TABLE ONLY public.likers
+    ADD CONSTRAINT likers_pkey PRIMARY KEY (shard, post_id, account_id);
+
+ALTER TABLE ONLY public.likes
+    ADD CONSTRAINT likes_pkey PRIMARY KEY (shard, account_id, post_id);
 
 ALTER TABLE ONLY public.mail_tokens
     ADD CONSTRAINT mail_tokens_pkey PRIMARY KEY (shard, account_id, id);
@@ -390,6 +469,12 @@ ALTER TABLE ONLY public.requesters
 
 ALTER TABLE ONLY public.requesting
     ADD CONSTRAINT requesting_pkey PRIMARY KEY (shard, requester_id, followee_id);
+
+ALTER TABLE ONLY public.savers
+    ADD CONSTRAINT savers_pkey PRIMARY KEY (shard, post_id, account_id);
+
+ALTER TABLE ONLY public.saves
+    ADD CONSTRAINT saves_pkey PRIMARY KEY (shard, account_id, post_id);
 
 ALTER TABLE ONLY public.scans
     ADD CONSTRAINT scans_pkey PRIMARY KEY (name);
@@ -424,11 +509,15 @@ CREATE INDEX audit_log_account ON public.audit_log USING btree (account_id, id);
 
 CREATE INDEX blocks_id ON ONLY public.blocks USING btree (shard, blocker_id, id);
 
+CREATE INDEX comments_post ON ONLY public.comments USING btree (shard, post_id, parent_id, id);
+
 CREATE INDEX followers_id ON ONLY public.followers USING btree (shard, followee_id, id);
 
 CREATE INDEX following_id ON ONLY public.following USING btree (shard, follower_id, id);
 
 CREATE INDEX idempotency_keys_age ON ONLY public.idempotency_keys USING btree (created_at);
+
+CREATE INDEX likers_id ON ONLY public.likers USING btree (shard, post_id, id);
 
 CREATE INDEX mail_tokens_expiry ON ONLY public.mail_tokens USING btree (expires_at);
 
@@ -463,6 +552,8 @@ CREATE INDEX reports_id ON ONLY public.reports USING btree (shard, case_id, id);
 CREATE INDEX reports_reporter ON ONLY public.reports USING btree (reporter_id, id);
 
 CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
+
+CREATE INDEX saves_id ON ONLY public.saves USING btree (shard, account_id, id);
 
 CREATE INDEX search_terms_prefix ON ONLY public.search_terms USING btree (level, term);
 

@@ -1,18 +1,25 @@
-"""How a viewer stands to accounts, as `visibility` wants to know it: looked at, looked at to be changed, and in lists."""
+"""How a viewer stands to accounts, as `visibility` wants to know it: looked at, looked at to be changed, and in lists; and
+which posts a viewer sees.
+"""
 
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from instafeed.errors import NotFound, Unauthenticated
-from instafeed.models import Account, Listed, Page, Relation, Viewer
+from instafeed.models import Account, Listed, Page, Post, Relation, Viewer
 from instafeed.storage import accounts as account_rows
+from instafeed.storage import posts as post_rows
 from instafeed.storage import relations as relation_rows
 from instafeed.storage.database import Connection
-from instafeed.visibility import listed
+from instafeed.visibility import listed, visible
+
+RowT = TypeVar("RowT")
+ItemT = TypeVar("ItemT")
 
 Rule = Callable[[Account, int, Relation], bool]
 """One of `visibility`: (account, viewer, how the viewer stands to it)."""
 Fetch = Callable[..., Awaitable[list[tuple[int, int]]]]
-"""Called with `below` and `limit`: the next (edge id, account id) of a list, newest first."""
+"""Called with `below` and `limit`: the next (edge id, account or post id) of a list, newest first."""
 
 _BATCH = 500
 _BATCHES = 20
@@ -86,34 +93,85 @@ async def _judge(
     return account, relation
 
 
+async def see_post(connection: Connection, viewer: Viewer, post_id: int) -> Post:
+    """A post, without its photos.
+
+    Raises:
+        NotFound: there is none that the viewer may see.
+    """
+    post = await post_rows.get_bare(connection, post_id)
+    if post is None:
+        raise NotFound
+    relation = await relation_rows.get(connection, viewer.account_id, post.author.id)
+    if not visible(post, viewer.account_id, relation):
+        raise NotFound
+    return post
+
+
 async def page(
     connection: Connection, viewer: Viewer, fetch: Fetch, *, below: int, limit: int, rule: Rule = listed
 ) -> Page[Listed]:
-    """A page of a list of accounts, without those that the viewer may not see by this rule.
+    """A page of a list of accounts, without those that the viewer may not see by this rule."""
 
-    It is filled up: that somebody was left out shows in no page's length.
+    async def some(position: int, size: int) -> list[tuple[int, int]]:
+        return await fetch(below=position, limit=size)
+
+    async def shown(found: list[tuple[int, int]]) -> list[tuple[int, Listed]]:
+        wanted = [account_id for _, account_id in found]
+        accounts = await account_rows.get_many(connection, wanted)
+        relations = await relation_rows.get_many(connection, me, wanted)
+        return [
+            (id_, Listed(id_, accounts[account_id], None if account_id == me else relations[account_id]))
+            for id_, account_id in found
+            if account_id in accounts and rule(accounts[account_id], me, relations[account_id])
+        ]
+
+    me = viewer.account_id
+    return await filled(some, shown, position=below, limit=limit)
+
+
+async def page_of_posts(connection: Connection, viewer: Viewer, fetch: Fetch, *, below: int, limit: int) -> Page[Post]:
+    """A page of a list of posts, without those that the viewer may not see; `fetch` gives (place, post id)."""
+
+    async def some(position: int, size: int) -> list[tuple[int, int]]:
+        return await fetch(below=position, limit=size)
+
+    async def shown(found: list[tuple[int, int]]) -> list[tuple[int, Post]]:
+        posts = await post_rows.get_many(connection, [post_id for _, post_id in found])
+        relations = await relation_rows.get_many(connection, me, {post.author.id for post in posts.values()})
+        return [
+            (id_, posts[post_id])
+            for id_, post_id in found
+            if post_id in posts and visible(posts[post_id], me, relations[posts[post_id].author.id])
+        ]
+
+    me = viewer.account_id
+    return await filled(some, shown, position=below, limit=limit)
+
+
+async def filled(
+    fetch: Callable[[int, int], Awaitable[list[tuple[int, RowT]]]],
+    show: Callable[[list[tuple[int, RowT]]], Awaitable[list[tuple[int, ItemT]]]],
+    *,
+    position: int,
+    limit: int,
+) -> Page[ItemT]:
+    """A page of what may be shown of a list. It is filled up: that something was left out shows in no page's length.
+
+    Args:
+        fetch: called with a position and a size, gives so many entries after it, each with its position.
+        show: gives what the viewer may see of them.
+        position: where the page begins.
+        limit: how many items at most.
     """
-    items: list[Listed] = []
-    position, size = below, limit + 1
+    items: list[tuple[int, ItemT]] = []
+    size = limit + 1
     for _ in range(_BATCHES):
-        found = await fetch(below=position, limit=size)
-        items += await _shown(connection, viewer, found, rule)
+        found = await fetch(position, size)
+        items += await show(found) if found else []
         if len(items) > limit:
-            return Page(items[:limit], next=items[limit - 1].id)
+            return Page([item for _, item in items[:limit]], next=items[limit - 1][0])
         if len(found) < size:
-            return Page(items)
+            return Page([item for _, item in items])
         position, size = found[-1][0], _BATCH
-    return Page(items, next=position)
-
-
-async def _shown(connection: Connection, viewer: Viewer, found: list[tuple[int, int]], rule: Rule) -> list[Listed]:
-    if not found:
-        return []
-    wanted = [account_id for _, account_id in found]
-    accounts = await account_rows.get_many(connection, wanted)
-    relations = await relation_rows.get_many(connection, viewer.account_id, wanted)
-    return [
-        Listed(id_, accounts[account_id], None if account_id == viewer.account_id else relations[account_id])
-        for id_, account_id in found
-        if account_id in accounts and rule(accounts[account_id], viewer.account_id, relations[account_id])
-    ]
+    return Page([item for _, item in items], next=position)

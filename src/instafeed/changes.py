@@ -15,6 +15,7 @@ from instafeed.resources import Resources
 from instafeed.storage import outbox
 from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
+from instafeed.storage.mark_cache import Hold as MarkHold
 from instafeed.storage.outbox import Kind
 from instafeed.storage.post_cache import Hold as PostHold
 from instafeed.storage.rights_cache import Hold as RightsHold
@@ -40,6 +41,8 @@ class Change:
         self._rung: list[tuple[Kind, int]] = []
         self._rights: list[RightsHold] = []
         self._posts: list[PostHold] = []
+        self._marks: list[MarkHold] = []
+        self._counted: list[int] = []
         self._untaken: list[Callable[[], Awaitable[None]]] = []
         self._sessions: list[str] = []
 
@@ -76,6 +79,31 @@ class Change:
 
         await self._hold(take)
 
+    async def hold_like(self, account_id: int, post_id: int, *, liked: bool) -> None:
+        """Whether the account likes the post is about to change; its row is locked."""
+
+        async def take() -> None:
+            self._marks.append(await self._res.marks.hold_like(account_id, post_id, liked=liked))
+
+        await self._hold(take)
+
+    async def hold_save(self, account_id: int, post_id: int, *, saved: bool) -> None:
+        """Whether the account has saved the post is about to change; its row is locked."""
+
+        async def take() -> None:
+            self._marks.append(await self._res.marks.hold_save(account_id, post_id, saved=saved))
+
+        await self._hold(take)
+
+    async def recount(self, post_id: int) -> None:
+        """The post's counts are about to change: a second after the commit nobody is told the old ones.
+
+        Once more after the commit, if this process lives to see it.
+        """
+        self._counted.append(post_id)
+        with contextlib.suppress(RedisAway):
+            await self._res.counts.recount(post_id)
+
     async def end_sessions(self, session_keys: Iterable[str]) -> None:
         """These sessions end with the change: it must be impossible to use them once it is committed."""
         keys = list(session_keys)
@@ -108,6 +136,9 @@ class Change:
             if committed:
                 await self._res.sessions.end(self._sessions)
             await self._res.rights.release(self._rights)
+            await self._res.marks.release(self._marks, committed=committed)
+            for post_id in self._counted if committed else ():
+                await self._res.counts.recount(post_id)
             for hold in self._posts:
                 await self._res.post_cache.release(hold)
 

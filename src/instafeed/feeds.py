@@ -8,7 +8,7 @@ leaves out; it lacks nothing down to its floor.
 A page is read in steps: ids from the window; where there is none or it ends, from what was read ahead of SQL, or from SQL;
 their posts, ready-made; what of them the viewer may see now; until the page is full and one more is known, or the feed has
 ended. When everything is cached that takes two trips to Redis: one for the window or what was read ahead and what is known of
-the viewer's rights, one for posts and rights.
+the viewer's rights, one for posts, rights and what stands beside the posts: their counts and how the viewer has marked them.
 """
 
 import asyncio
@@ -18,10 +18,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
-from instafeed import telemetry
+from instafeed import reactions, telemetry
 from instafeed.errors import RedisAway
 from instafeed.ids import MAX_ID
-from instafeed.models import Page, Post, Viewer
+from instafeed.models import Counts, Marks, Post, Viewer
+from instafeed.reactions import Reactions
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
 from instafeed.storage import follows as follow_rows
@@ -67,6 +68,17 @@ class Look(NamedTuple):
         return self.window.done() and self.window.exception() is None and self.window.result() is not None
 
 
+class HomePage(NamedTuple):
+    """A page of the home feed: ids and posts, newest first, and what stands beside the posts."""
+
+    items: list[tuple[int, CachedPost]]
+    counts: dict[int, Counts]
+    marks: dict[int, Marks]
+    """How the viewer has marked them; those that are not marked are not among these."""
+    next: int | None
+    """The next page begins below it; None at the end."""
+
+
 async def begin_read(res: Resources, account_id: int, *, below: int, limit: int) -> Look | None:
     """Send the first trip of `read_home`, for a viewer who need not be authenticated yet; None if Redis is away."""
     first = limit + 1 + _SPARE if below == MAX_ID else None
@@ -92,8 +104,8 @@ async def read_home(
     render: Render,
     look: Look | None = None,
     admit: Admission = _anyone,
-) -> Page[tuple[int, CachedPost]]:
-    """A page of the viewer's home feed, newest first: ids below `below`, and their posts.
+) -> HomePage:
+    """A page of the viewer's home feed: posts with ids below `below`.
 
     Args:
         res: the resources.
@@ -120,7 +132,8 @@ async def read_home(
         await page.fill_from_sql()
     source.inc()
     shown = page.shown
-    return Page(shown[:limit], next=shown[limit - 1][0] if len(shown) > limit else None)
+    following = shown[limit - 1][0] if len(shown) > limit else None
+    return HomePage(shown[:limit], page.counts, page.marks, next=following)
 
 
 async def materialise(res: Resources, account_id: int) -> None:
@@ -330,6 +343,8 @@ class _Filling:
         self, res: Resources, me: int, rights: _Rights, render: Render, sql: _Sql, *, below: int, limit: int
     ) -> None:
         self.shown: list[tuple[int, CachedPost]] = []
+        self.counts: dict[int, Counts] = {}
+        self.marks: dict[int, Marks] = {}
         self._position = below
         self._limit = limit
         self._ended = False
@@ -376,10 +391,14 @@ class _Filling:
         if not ids:
             return
         try:
-            posts, allowed = await self._look_up(ids)
+            posts, allowed, beside = await self._look_up(ids)
         except RedisAway:
             posts = self._rendered(await self._rows(ids))
             allowed = await self._authors_from_sql()
+            async with self._sql() as connection:
+                beside = await reactions.from_sql(connection, self._me, ids)
+        self.counts |= beside.counts
+        self.marks |= beside.marks
         self._met_hidden = self._met_hidden or len(posts) < len(ids)
         self.shown += [
             (id_, post)
@@ -395,11 +414,12 @@ class _Filling:
                     return authors
         return await self._authors_from_sql()
 
-    async def _look_up(self, ids: list[int]) -> tuple[dict[int, CachedPost], Collection[int]]:
+    async def _look_up(self, ids: list[int]) -> tuple[dict[int, CachedPost], Collection[int], Reactions]:
         cache, rights = self._res.post_cache, self._res.rights
         posts_asked = await cache.begin_look(ids)
         authors = posts_asked.authors
         rights_asked = await rights.begin_ask(self._me, [*authors]) if self._rights.authors is None else None
+        beside_asked = await reactions.begin_look(self._res, self._me, ids)
         found = await cache.finish_look(posts_asked)
         allowed: Collection[int] | None = self._rights.authors
         if rights_asked is not None:
@@ -413,7 +433,9 @@ class _Filling:
             if others:
                 more = rights.finish_ask(await (await rights.begin_ask(self._me, [*others])), others)
                 allowed = None if more is None else {*allowed, *more}
-        return found.posts, await self._authors_from_sql() if allowed is None else allowed
+        if allowed is None:
+            allowed = await self._authors_from_sql()
+        return found.posts, allowed, await reactions.finish_look(self._res, self._me, beside_asked, self._sql)
 
     async def _fill(self, found: Found) -> None:
         """Add what is missing from the database, and put it into the cache too."""

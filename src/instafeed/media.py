@@ -22,7 +22,7 @@ from instafeed.ids import shard_of
 from instafeed.imaging.process import DecoderFailed, Encodings, Limits, Reason, Refused, Rendered
 from instafeed.imaging.sniff import HEAD_BYTES, sniff
 from instafeed.meter import Meter
-from instafeed.models import Media, MediaStatus, PhotoOfPost, Post, Rendition, Viewer
+from instafeed.models import Media, MediaStatus, PhotoOfPost, PostView, Rendition, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import media as media_rows
 from instafeed.storage import outbox
@@ -311,7 +311,7 @@ async def post(
     *,
     texts: Callable[[], tuple[str, str]],
     camera_facts: bool = False,
-) -> Post:
+) -> PostView:
     """Stream a photo in and post it: both, or neither.
 
     Args:

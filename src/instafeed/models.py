@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from instafeed import ids
 
@@ -219,6 +219,44 @@ class TagCount:
     name: str
     posts: int
     exact: bool
+
+
+class Counts(NamedTuple):
+    """How often a post was liked and commented; of a comment, `comments` are its replies."""
+
+    likes: int
+    comments: int
+
+
+class Marks(NamedTuple):
+    """How a viewer has marked a post."""
+
+    liked: bool
+    saved: bool
+
+
+NO_MARKS = Marks(liked=False, saved=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PostView:
+    """A post as a viewer sees it."""
+
+    post: Post
+    counts: Counts
+    viewer: Marks
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A comment of a post; `parent_id` is the comment that it replies to, None for a first one."""
+
+    id: int
+    post_id: int
+    parent_id: int | None
+    author: Account
+    text: str
+    reply_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ nothing more. Of two who resolve a case one does, and the other is told.
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from instafeed import accounts, posts
+from instafeed import accounts, posts, reactions
 from instafeed.changes import Change, transact
 from instafeed.errors import Conflict, FieldError, Invalid, NotFound
 from instafeed.ids import shard_of
@@ -18,7 +18,7 @@ from instafeed.models import (
     AuditEntry,
     Case,
     Page,
-    Post,
+    PostView,
     Report,
     Subject,
     SubjectKind,
@@ -45,7 +45,7 @@ class CaseFile:
     case: Case
     account: Account | None
     """Whose the subject is, or the subject itself."""
-    post: Post | None
+    post: PostView | None
     """The subject, if it is a post."""
     resolver: Account | None
 
@@ -73,15 +73,15 @@ async def is_admin(res: Resources, viewer: Viewer) -> bool:
         return await admin_rows.is_admin(connection, viewer.account_id)
 
 
-async def queue(res: Resources, *, above: int, limit: int) -> Page[CaseFile]:
+async def queue(res: Resources, viewer: Viewer, *, above: int, limit: int) -> Page[CaseFile]:
     """The open cases with ids above `above`, oldest first."""
     async with res.db.acquire() as connection:
         found = await report_rows.open_cases(connection, above=above, limit=limit + 1)
-        files = await _files(connection, found[:limit])
+        files = await _files(connection, viewer, found[:limit])
     return Page(files, next=files[-1].case.id if len(found) > limit else None)
 
 
-async def get_case(res: Resources, case_id: int) -> CaseFile:
+async def get_case(res: Resources, viewer: Viewer, case_id: int) -> CaseFile:
     """A case, open or not.
 
     Raises:
@@ -91,17 +91,18 @@ async def get_case(res: Resources, case_id: int) -> CaseFile:
         case = await report_rows.get_case(connection, case_id)
         if case is None:
             raise NotFound
-        return (await _files(connection, [case]))[0]
+        return (await _files(connection, viewer, [case]))[0]
 
 
-async def _files(connection: Connection, cases: Iterable[Case]) -> list[CaseFile]:
+async def _files(connection: Connection, viewer: Viewer, cases: Iterable[Case]) -> list[CaseFile]:
     found = list(cases)
     people = await account_rows.get_many(
         connection, [case.account_id for case in found] + [case.resolved_by for case in found if case.resolved_by]
     )
-    shown = await post_rows.get_many(
+    posts_there = await post_rows.get_many(
         connection, [case.subject.id for case in found if case.subject.kind == SubjectKind.POST]
     )
+    shown = {view.post.id: view for view in await reactions.views(connection, viewer, posts_there.values())}
     return [
         CaseFile(
             case,
@@ -168,7 +169,7 @@ async def resolve(res: Resources, viewer: Viewer, case_id: int, action: Action, 
             raise Conflict("The case was resolved otherwise, or by somebody else.")
 
     await transact(res, body)
-    return await get_case(res, case_id)
+    return await get_case(res, viewer, case_id)
 
 
 async def _lock(connection: Connection, viewer: Viewer, *account_ids: int) -> None:

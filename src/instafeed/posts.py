@@ -2,23 +2,32 @@
 
 from collections.abc import Container
 
-from instafeed import access, captions
+from instafeed import access, captions, reactions
 from instafeed.changes import Change, transact
 from instafeed.errors import FieldError, Invalid, MediaUnusable, NotFound
 from instafeed.ids import shard_of
-from instafeed.models import EventType, Page, PhotoOfPost, Post, Viewer
+from instafeed.models import EventType, Page, PhotoOfPost, PostView, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
+from instafeed.storage import comments as comment_rows
+from instafeed.storage import counters, locks
+from instafeed.storage import likes as like_rows
 from instafeed.storage import media as media_rows
 from instafeed.storage import posts as post_rows
 from instafeed.storage import relations as relation_rows
+from instafeed.storage import saves as save_rows
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.visibility import posts_visible, visible
 from instafeed.work import FollowUp, note
 
+_CHUNK = 500
+"""How many likes, saves and comments of a post that is gone are deleted at once."""
+_CHUNKS = 50
+"""Times that one job does so; another one goes on."""
 
-async def create(res: Resources, viewer: Viewer, post_id: int, *, caption: str, photos: list[PhotoOfPost]) -> Post:
+
+async def create(res: Resources, viewer: Viewer, post_id: int, *, caption: str, photos: list[PhotoOfPost]) -> PostView:
     """Make a post of the viewer's photos. It is published at once if they are ready, else as soon as they are.
 
     Args:
@@ -71,7 +80,7 @@ async def publish_when_ready(res: Resources, connection: Connection, post_id: in
     return await note(res, connection, shard_of(author_id), Kind.FAN_OUT, payload)
 
 
-async def get(res: Resources, viewer: Viewer, post_id: int) -> Post:
+async def get(res: Resources, viewer: Viewer, post_id: int) -> PostView:
     """A post.
 
     Raises:
@@ -84,12 +93,12 @@ async def get(res: Resources, viewer: Viewer, post_id: int) -> Post:
         relation = await relation_rows.get(connection, viewer.account_id, post.author.id)
         if not visible(post, viewer.account_id, relation):
             raise NotFound
-        return (await captions.with_mentions(connection, viewer, [post]))[0]
+        return (await reactions.views(connection, viewer, [post]))[0]
 
 
 async def edit(
     res: Resources, viewer: Viewer, post_id: int, *, caption: str | None, alt_texts: list[PhotoOfPost]
-) -> Post:
+) -> PostView:
     """Change the texts of the viewer's post; no read that begins after this shows the old ones.
 
     Args:
@@ -154,6 +163,7 @@ async def remove(change: Change, post_id: int, author_id: int) -> bool:
     connection = change.connection
     if not await post_rows.lock(connection, post_id, author_id):
         return False
+    await locks.seize(connection, post_id)
     await captions.erase(connection, author_id, post_id)
     published = await post_rows.delete(connection, post_id, author_id)
     await change.hold_posts(post_id)
@@ -166,15 +176,32 @@ async def remove(change: Change, post_id: int, author_id: int) -> bool:
 
 
 async def retract(res: Resources, entry: Entry) -> list[FollowUp]:
-    """Job: tell who is connected that a post is gone, and delete its photos' objects."""
+    """Job: tell who is connected that a post is gone, and delete its photos' objects; then what hung on it."""
     if entry.payload["published"]:
         await res.events.add(EventType.POST_DELETED, author_id=entry.payload["author"], post_id=entry.payload["post"])
     for object_key in entry.payload["object_keys"]:
         await res.blobs.delete_photo(object_key)
-    return []
+    return [(Kind.PRUNE, {"post": entry.payload["post"]})]
 
 
-async def page_of_author(res: Resources, viewer: Viewer, author_id: int, *, below: int, limit: int) -> Page[Post]:
+async def prune(res: Resources, entry: Entry) -> list[FollowUp]:
+    """Job: delete the likes, saves and comments of a post that is gone, and its counts after all of them."""
+    post_id: int = entry.payload["post"]
+
+    async def body(connection: Connection) -> int:
+        likes = await like_rows.delete_some(connection, post_id, limit=_CHUNK)
+        saves = await save_rows.delete_some(connection, post_id, limit=_CHUNK)
+        comments = await comment_rows.delete_some(connection, post_id, limit=_CHUNK)
+        await counters.delete(connection, shard_of(post_id), [post_id, *comments])
+        return likes + saves + len(comments)
+
+    for _ in range(_CHUNKS):
+        if not await res.db.transact(body):
+            return []
+    return [(Kind.PRUNE, entry.payload)]
+
+
+async def page_of_author(res: Resources, viewer: Viewer, author_id: int, *, below: int, limit: int) -> Page[PostView]:
     """An author's posts, newest first; their own unpublished ones too.
 
     Raises:
@@ -188,5 +215,5 @@ async def page_of_author(res: Resources, viewer: Viewer, author_id: int, *, belo
         shown = ids[:limit]
         posts = await post_rows.get_many(connection, shown)
         items = [posts[id_] for id_ in shown if id_ in posts and visible(posts[id_], viewer.account_id, relation)]
-        items = await captions.with_mentions(connection, viewer, items)
-    return Page(items, next=shown[-1] if len(ids) > limit else None)
+        views = await reactions.views(connection, viewer, items)
+    return Page(views, next=shown[-1] if len(ids) > limit else None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from instafeed import access, posts
+from instafeed import access
 from instafeed.errors import FieldError, Invalid
 from instafeed.ids import shard_of
 from instafeed.models import Reason, Report, Subject, SubjectKind, Viewer
@@ -19,7 +19,8 @@ async def _account(res: Resources, viewer: Viewer, account_id: int) -> int:
 
 
 async def _post(res: Resources, viewer: Viewer, post_id: int) -> int:
-    return (await posts.get(res, viewer, post_id)).author.id
+    async with res.db.acquire() as connection:
+        return (await access.see_post(connection, viewer, post_id)).author.id
 
 
 _OWNER: dict[SubjectKind, Callable[[Resources, Viewer, int], Awaitable[int]]] = {

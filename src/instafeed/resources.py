@@ -9,9 +9,11 @@ from instafeed.imaging.process import Decoder
 from instafeed.passwords import Passwords
 from instafeed.settings import Settings
 from instafeed.storage.blobs import Blobs
+from instafeed.storage.count_cache import CountCache
 from instafeed.storage.database import Database
 from instafeed.storage.event_log import EventLog
 from instafeed.storage.mailer import Mailer
+from instafeed.storage.mark_cache import MarkCache
 from instafeed.storage.post_cache import PostCache
 from instafeed.storage.queue import Queue
 from instafeed.storage.rate_limiter import RateLimiter
@@ -36,6 +38,8 @@ class Resources:
     """The recent posts of celebrities."""
     rights: RightsCache
     post_cache: PostCache
+    counts: CountCache
+    marks: MarkCache
     sessions: SessionCache
     rate_limiter: RateLimiter
     events: EventLog
@@ -72,6 +76,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             recents=Timelines(redis, "recent", disorder_seconds=0, **lists),
             rights=RightsCache(redis, buckets=settings.feed_buckets),
             post_cache=PostCache(redis, buckets=settings.feed_buckets),
+            counts=CountCache(redis, buckets=settings.feed_buckets),
+            marks=MarkCache(redis, buckets=settings.feed_buckets),
             sessions=SessionCache(redis),
             rate_limiter=RateLimiter(redis),
             events=EventLog(redis),

@@ -6,9 +6,9 @@ nobody uses.
 
 from functools import partial
 
-from instafeed import access, captions
+from instafeed import access, reactions
 from instafeed.ids import MAX_ID
-from instafeed.models import Page, Post, TagCount, Viewer
+from instafeed.models import Page, PostView, TagCount, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import posts as post_rows
 from instafeed.storage import tags as tag_rows
@@ -22,7 +22,7 @@ _SAMPLE_IN_SEARCH = 50
 """It is taken of many tags; where the viewer may see none of it, the other is."""
 
 
-async def posts_of(res: Resources, viewer: Viewer, tag: str, *, below: int, limit: int) -> Page[Post]:
+async def posts_of(res: Resources, viewer: Viewer, tag: str, *, below: int, limit: int) -> Page[PostView]:
     """The published posts with a folded tag that the viewer may see, newest first; of none, an empty page."""
     async with res.db.acquire() as connection:
         fetch = partial(tag_rows.newest, connection, tag)
@@ -30,7 +30,7 @@ async def posts_of(res: Resources, viewer: Viewer, tag: str, *, below: int, limi
         posts = await post_rows.get_many(connection, [item.id for item in page.items])
         # One may have been deleted in between.
         shown = [posts[item.id] for item in page.items if item.id in posts]
-        return Page(await captions.with_mentions(connection, viewer, shown), next=page.next)
+        return Page(await reactions.views(connection, viewer, shown), next=page.next)
 
 
 async def get(res: Resources, viewer: Viewer, tag: str) -> TagCount:

@@ -86,6 +86,16 @@ async def test_a_generated_client_signs_up_follows_posts_and_reads(load: Load, b
         assert seen.media[0].status == models.MediaStatus.READY
         assert seen.media[0].alt_text == "A colour"
         assert {rendition.name for rendition in seen.media[0].renditions} >= {"640", "150"}
+        assert (await call("posts.like_post", followers, post.id)).liked
+        body = models.NewComment(text="Nice")
+        comment = await call("posts.create_comment", followers, post.id, body=body)
+        body = models.NewComment(text="Thanks", reply_to=comment.id)
+        reply = await call("posts.create_comment", authors, post.id, body=body)
+        [listed] = (await call("posts.list_comments", authors, post.id)).items
+        assert (listed.id, listed.reply_to, listed.reply_count) == (comment.id, None, 1)
+        assert (await call("posts.list_replies", authors, comment.id)).items == [reply]
+        seen = await call("posts.get_post", followers, post.id)
+        assert (seen.like_count, seen.comment_count, seen.viewer.liked, seen.viewer.saved) == (1, 2, True, False)
         assert await call("posts.delete_post", authors, post.id) is None
         problem = await call("posts.get_post", followers, post.id)
         assert isinstance(problem, models.Problem)

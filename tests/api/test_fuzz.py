@@ -37,11 +37,18 @@ texts = st.text(max_size=40) | st.sampled_from(
 atoms = st.none() | st.booleans() | st.integers() | st.floats() | texts
 values = st.recursive(atoms, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4))
 FIELDS = [
-    "username", "password", "email", "display_name", "device_name", "caption", "media", "id", "alt_text", "notify",
+    "username", "password", "email", "display_name", "device_name", "caption", "media", "id", "alt_text", "notify", "text",
+    "reply_to",
 ]  # fmt: skip
 photo = st.dictionaries(st.sampled_from(["id", "alt_text", "more"]), atoms, max_size=3)
 bodies = values | st.dictionaries(st.sampled_from(FIELDS), values | st.lists(photo, max_size=12), max_size=6)
-CALLS = [("POST", "/v1/accounts"), ("POST", "/v1/sessions"), ("POST", "/v1/posts"), ("PUT", "/v1/accounts/{}/follow")]
+CALLS = [
+    ("POST", "/v1/accounts"),
+    ("POST", "/v1/sessions"),
+    ("POST", "/v1/posts"),
+    ("POST", "/v1/posts/{}/comments"),
+    ("PUT", "/v1/accounts/{}/follow"),
+]
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,9 @@ SignUp = Callable[..., Awaitable[Client]]
 
 PROFILE = {"profile", "by name"}
 CONTENT = {"post", "posts", "followers", "following", "tagged", "counted", "tag found"}
-COMPANY = {"listed", "mentioned", "mentioned in feed", "found", "follow", "mute", "block"}
+CONTENT |= {"likes", "comments", "replies", "like", "save", "comment"}
+NAMED = {"listed", "liker", "commenter", "mentioned", "mentioned in feed", "found"}
+COMPANY = NAMED | {"follow", "mute", "block"}
 REPORTS = {"report", "report post"}
 TOLD = {"feed", "told", "told later"}
 ALL = PROFILE | CONTENT | COMPANY | REPORTS | TOLD
@@ -35,7 +38,7 @@ PUBLIC: dict[str, set[str]] = {
     "formerly blocked": ALL - TOLD,
     "follower of a suspended account": set(),
     "follower of a returned account": ALL,
-    "author": PROFILE | CONTENT | TOLD | {"listed", "mentioned", "mentioned in feed", "found"},
+    "author": PROFILE | CONTENT | TOLD | NAMED,
 }
 PRIVATE = PUBLIC | {
     "stranger": PROFILE | COMPANY | {"report"},
@@ -57,10 +60,12 @@ class Scene:
     friend: Client
     """Whom the author follows."""
     post_id: str
+    comment_id: str
+    """Somebody else's, on the author's post."""
     marker: Client
     """Whom the viewer follows, and who is not the author."""
     marker_post_id: str
-    """It mentions the author."""
+    """It mentions the author, who likes it and has commented."""
     tag: str
     """The post's, and no other's."""
 
@@ -73,6 +78,11 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
     posts = [await who.published((await who.post(captions[who.id]))["id"]) for who in (author, marker)]
     await author.follow(friend)
     await viewer.follow(marker)
+    await author.call("PUT", f"/v1/posts/{posts[1]['id']}/like")
+    comments = [
+        await who.call("POST", f"/v1/posts/{post['id']}/comments", 201, json={"text": "Nice"})
+        for who, post in zip((friend, author), posts, strict=True)
+    ]
     if private:
         await author.edit(is_private=True)
     asks = kind not in {"stranger", "author"}
@@ -100,7 +110,7 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
             await accounts.suspend(res, author.account["username"])
     if kind == "follower of a returned account":
         await accounts.unsuspend(res, author.account["username"])
-    return Scene(author, viewer, friend, posts[0]["id"], marker, posts[1]["id"], tag)
+    return Scene(author, viewer, friend, posts[0]["id"], comments[0]["id"], marker, posts[1]["id"], tag)
 
 
 async def told(there: Scene, res: Resources) -> set[str]:
@@ -128,7 +138,7 @@ async def told(there: Scene, res: Resources) -> set[str]:
     return found
 
 
-async def seen(there: Scene, res: Resources) -> set[str]:
+async def seen(there: Scene, res: Resources) -> set[str]:  # noqa: PLR0912, PLR0915 - one after the other, each once
     """Which surfaces show the author to the viewer."""
     author, viewer = there.author, there.viewer
     found = await told(there, res)
@@ -139,9 +149,9 @@ async def seen(there: Scene, res: Resources) -> set[str]:
         elif answer.status_code == 404:
             assert anonymous(answer) == anonymous(nothing), surface
 
-    async def ask(surface: str, path: str, missing: str, method: str = "GET") -> None:
-        answer = await viewer.http.request(method, path, headers=viewer.headers)
-        same(surface, answer, await viewer.http.request(method, missing, headers=viewer.headers))
+    async def ask(surface: str, path: str, missing: str, method: str = "GET", **options: Any) -> None:
+        answer = await viewer.http.request(method, path, headers=viewer.headers, **options)
+        same(surface, answer, await viewer.http.request(method, missing, headers=viewer.headers, **options))
 
     async def report(surface: str, kind: str, id_: str) -> None:
         answer, nothing = [
@@ -157,11 +167,21 @@ async def seen(there: Scene, res: Resources) -> set[str]:
     await ask(
         "by name", f"/v1/accounts/by-username/{author.account['username']}", "/v1/accounts/by-username/no.such.name"
     )
-    await ask("post", f"/v1/posts/{there.post_id}", "/v1/posts/1")
+    post, nothing = f"/v1/posts/{there.post_id}", "/v1/posts/1"
+    await ask("post", post, nothing)
+    for name in ("likes", "comments"):
+        await ask(name, f"{post}/{name}", f"{nothing}/{name}")
+    await ask("replies", f"/v1/comments/{there.comment_id}/replies", "/v1/comments/1/replies")
     for name in ("posts", "followers", "following"):
         await ask(name, f"{account}/{name}", f"{nobody}/{name}")
     if await viewer.walk(f"/v1/accounts/{there.friend.id}/followers") == [author.id]:
         found.add("listed")
+    of_marker = f"/v1/posts/{there.marker_post_id}"
+    if await viewer.walk(f"{of_marker}/likes") == [author.id]:
+        found.add("liker")
+    commented = (await viewer.call("GET", f"{of_marker}/comments"))["items"]
+    if [comment["author"]["id"] for comment in commented] == [author.id]:
+        found.add("commenter")
     feed = (await viewer.call("GET", "/v1/feed"))["items"]
     if there.post_id in [post["id"] for post in feed]:
         found.add("feed")
@@ -181,6 +201,9 @@ async def seen(there: Scene, res: Resources) -> set[str]:
     if author.id in [account["id"] for account in page["items"]]:
         found.add("found")
     # What changes something comes last.
+    for name in ("like", "save"):
+        await ask(name, f"{post}/{name}", f"{nothing}/{name}", "PUT")
+    await ask("comment", f"{post}/comments", f"{nothing}/comments", "POST", json={"text": "Nice"})
     for name in ("follow", "mute", "block"):
         await ask(name, f"{account}/{name}", f"{nobody}/{name}", "PUT")
     return found

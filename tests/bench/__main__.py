@@ -23,6 +23,7 @@ from tests.bench import (
     feed_read,
     growth,
     history,
+    likes,
     photos,
     picture,
     search,
@@ -41,6 +42,7 @@ BENCHES: dict[str, Bench] = {
     "upload": upload.bench,
     "photos": photos.bench,
     "search": search.bench,
+    "likes": likes.bench,
 }
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[2] / "docs" / "feed-growth.svg"

@@ -84,12 +84,12 @@ Bench = Callable[[Options], Coroutine[Any, Any, list[Row]]]
 
 
 @asynccontextmanager
-async def fresh_servers(**values: Any) -> AsyncIterator[Settings]:
+async def fresh_servers(*, durable: bool = False, **values: Any) -> AsyncIterator[Settings]:
     """Empty, migrated servers of the bench's own; yields their settings, with `values` over the tests' defaults."""
     program = os.environ.get("REDIS_SERVER")
     replaced = patch.object(servers, "valkey", lambda: Path(program)) if program else contextlib.nullcontext()
     with replaced, tempfile.TemporaryDirectory(prefix="instafeed-bench-") as folder:
-        async with EmbeddedServers(Path(folder), durable=False) as started:
+        async with EmbeddedServers(Path(folder), durable=durable) as started:
             url = started.endpoints.database_url
             await migrations.migrate(url)
             yield make_settings(started.endpoints, url, redis_number=0, **values)

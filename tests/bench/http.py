@@ -43,7 +43,7 @@ uvicorn.run(served, port=int(sys.argv[1]), log_level="warning", access_log=False
 """
 
 # Every request is another account's: none meets its rate limit.
-_LUA = """
+SCRIPT = """
 local tokens, pause, at = {%s}, %s, 0
 request = function()
   at = at %% #tokens + 1
@@ -85,15 +85,18 @@ async def wrk(
     path: str = "/v1/feed",
     connections: int = CONNECTIONS,
     pause: float = 0,
+    script: str = SCRIPT,
 ) -> Load:
-    """Ask over some connections, each as soon as it is answered, or so many milliseconds after that."""
+    """Ask over some connections, each as soon as it is answered, or so many milliseconds after that; what is asked is for
+    the script to say, into which tokens, pause and path are put.
+    """
     names = ",".join(f'"{token}"' for token in tokens)
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_LUA % (names, pause, path))
-        script.flush()
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script % (names, pause, path))
+        file.flush()
         cpu = server.cpu_seconds
         wrk_ = await asyncio.create_subprocess_exec(
-            *("wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script.name, server.url),
+            *("wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", file.name, server.url),
             stdout=asyncio.subprocess.PIPE,
         )
         output, _ = await wrk_.communicate()

@@ -69,6 +69,9 @@ async def test_with_redis_away_feeds_are_read_and_posts_taken_and_delivered_late
         assert await reader.feed() == [during["id"], before["id"]], "SQL knows"
         assert await author.walk(f"/v1/accounts/{author.id}/posts") == [during["id"], before["id"]]
         assert time.monotonic() - began < 10, "four requests, each bounded"
+        await reader.call("PUT", f"/v1/posts/{before['id']}/like")
+        [_, liked] = (await reader.call("GET", "/v1/feed"))["items"]
+        assert (liked["like_count"], liked["viewer"]["liked"]) == (1, True)
         parts = (await http.get("/readyz")).json()["parts"]
         assert {part["name"] for part in parts if not part["ready"]} == {"redis", "queue"}
         await asyncio.sleep(3)
@@ -77,6 +80,8 @@ async def test_with_redis_away_feeds_are_read_and_posts_taken_and_delivered_late
         await agree(world, int(reader.id), int(author.id))
         after = await author.post()
         await reader.sees(after["id"], seconds=30)
+        [*_, liked] = (await reader.call("GET", "/v1/feed"))["items"]
+        assert liked["viewer"]["liked"], "what the old server knew is not believed"
 
 
 async def test_what_a_restarted_redis_forgot_is_delivered_again(

@@ -9,9 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from instafeed import accounts, feeds
+from instafeed.feeds import HomePage
 from instafeed.ids import MAX_ID
-from instafeed.models import Page
-from instafeed.storage.post_cache import CachedPost
 from instafeed.storage.timelines import Window
 from tests.client import Client
 from tests.conftest import running_api
@@ -162,9 +161,9 @@ async def test_a_post_that_is_deleted_while_it_is_read_is_shown_whole_or_not_at_
         photo = {"shard": 3, "id": post, "account_id": author, "status": "ready", "object_key": "", "post_id": post}
         await add_rows(gated, "media", [photo | {"position": 1}])
         await gated.flush()
-        pages: list[Page[tuple[int, CachedPost]]] = []
+        pages: list[HomePage] = []
 
-        async def read(pages: list[Page[tuple[int, CachedPost]]] = pages) -> None:
+        async def read(pages: list[HomePage] = pages) -> None:
             pages.append(await feeds.read_home(gated.res, viewer(author), below=MAX_ID, limit=5, render=render))
 
         actor = await Actor.begin(read())

@@ -45,8 +45,10 @@ def shown(caption: str, photos: int) -> bytes:
 
 
 _END_HOLDS = """
-for _, key in ipairs(redis.call('KEYS', 'rights:*')) do
-  if string.find(key, ':hold$') or string.find(key, ':fill$') then redis.call('DEL', key) end
+for _, keys in ipairs({'rights:*', 'marks:*', 'counts:*'}) do
+  for _, key in ipairs(redis.call('KEYS', keys)) do
+    if string.find(key, ':hold$') or string.find(key, ':fill$') then redis.call('DEL', key) end
+  end
 end
 for _, pattern in ipairs({'post:*', 'feed:*:ahead'}) do
   for _, key in ipairs(redis.call('KEYS', pattern)) do

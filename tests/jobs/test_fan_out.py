@@ -56,7 +56,7 @@ async def test_a_post_that_is_gone_is_delivered_to_nobody(world: World) -> None:
     await world.settle()
     assert await windows(world, [author, *readers]) == [[]] * 4
     assert await world.sql("select 1 from activity where subject_id = $1", post) == []
-    assert await world.sql("select distinct kind from outbox order by kind") == [Kind.FAN_OUT, Kind.RETRACT]
+    assert await world.sql("select distinct kind from outbox order by kind") == [Kind.FAN_OUT, Kind.PRUNE, Kind.RETRACT]
 
 
 async def work_off(world: World) -> None:

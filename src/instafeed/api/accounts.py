@@ -104,7 +104,4 @@ async def list_account_posts(
     A private account shows them to its followers only.
     """
     found = await posts.page_of_author(res, viewer, account_id, below=page.below, limit=page.limit)
-    return schemas.PostList(
-        items=[present.post(res, post) for post in found.items],
-        next_cursor=page.next_cursor(response, found.next),
-    )
+    return present.posts(res, response, page, found)

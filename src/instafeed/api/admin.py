@@ -66,9 +66,9 @@ router = APIRouter(tags=["admin"], route_class=AdminRoute)
 
 
 @router.get("/v1/admin/reports", summary="What is reported")
-async def list_cases(response: Response, res: Res, page: Page) -> schemas.ReportCaseList:
+async def list_cases(response: Response, res: Res, admin: Admin, page: Page) -> schemas.ReportCaseList:
     """What is reported and not resolved, oldest first. All reports of one thing are one case."""
-    found = await moderation.queue(res, above=page.above, limit=page.limit)
+    found = await moderation.queue(res, admin, above=page.above, limit=page.limit)
     return schemas.ReportCaseList(
         items=[present.case(res, item) for item in found.items], next_cursor=page.next_cursor(response, found.next)
     )
@@ -77,7 +77,7 @@ async def list_cases(response: Response, res: Res, page: Page) -> schemas.Report
 @router.get("/v1/admin/reports/{case_id}", summary="A case of reports")
 async def get_case(res: Res, admin: Admin, case_id: CaseId) -> schemas.ReportCase:
     """A case, open or resolved, with what it is about as it is now, whoever else may see it."""
-    return present.case(res, await moderation.get_case(res, case_id))
+    return present.case(res, await moderation.get_case(res, admin, case_id))
 
 
 @router.get("/v1/admin/reports/{case_id}/statements", summary="What reporters said")

@@ -14,6 +14,7 @@ from instafeed.api import (
     admin,
     avatars,
     blocks,
+    comments,
     credentials,
     docs,
     errors,
@@ -21,12 +22,14 @@ from instafeed.api import (
     feeds,
     follow_requests,
     follows,
+    likes,
     media,
     mutes,
     openapi,
     operations,
     posts,
     reports,
+    saves,
     search,
     sessions,
     tags,
@@ -84,8 +87,23 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     graph = (follows, follow_requests, blocks, mutes)
+    reactions = (likes, saves, comments)
     for part in (
-        *(accounts, avatars, credentials, sessions, *graph, uploads, media, posts, feeds, tags, search, events),
+        *(
+            accounts,
+            avatars,
+            credentials,
+            sessions,
+            *graph,
+            uploads,
+            media,
+            posts,
+            *reactions,
+            feeds,
+            tags,
+            search,
+            events,
+        ),
         *(reports, admin, operations, docs),
     ):
         app.include_router(part.router)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from instafeed import captions, feeds, models, sessions
-from instafeed.api import limits, mentions, schemas
+from instafeed.api import limits, mentions, present, schemas
 from instafeed.api.dependencies import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -22,7 +22,6 @@ from instafeed.api.dependencies import (
 from instafeed.api.errors import from_error
 from instafeed.errors import InstafeedError, Invalid, Unauthenticated, Unavailable
 from instafeed.resources import Resources
-from instafeed.storage.post_cache import CachedPost
 
 router = APIRouter(tags=["feeds"])
 
@@ -118,13 +117,17 @@ async def _get_feed(request: Request, limit: int, cursor: str | None) -> _Answer
     return await _answer(res, viewer, page, found)
 
 
-async def _answer(
-    res: Resources, viewer: models.Viewer, page: PageRequest, found: models.Page[tuple[int, CachedPost]]
-) -> _Answer:
+async def _answer(res: Resources, viewer: models.Viewer, page: PageRequest, found: feeds.HomePage) -> _Answer:
     posts = await _with_mentions(res, viewer, [post.json for _, post in found.items])
     cursor, link = page.link(found.next)
     next_cursor = b"null" if cursor is None else b'"%b"' % cursor.encode()
-    body = b'{"items":[%b],"next_cursor":%b}' % (b",".join(posts), next_cursor)
+    counts, counts_json = found.counts, present.counts_json
+    marks = {id_: present.marks_json(of_post) for id_, of_post in found.marks.items()}
+    unmarked = present.marks_json(models.NO_MARKS)
+    parts: list[bytes] = []
+    for (id_, _), sent in zip(found.items, posts, strict=True):
+        parts += (sent, counts_json[counts[id_]], marks.get(id_, unmarked))
+    body = b'{"items":[%b],"next_cursor":%b}' % (b"".join(parts)[:-1], next_cursor)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     return body, headers + [(name.lower().encode(), value.encode()) for name, value in link.items()]
 

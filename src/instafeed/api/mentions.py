@@ -18,8 +18,10 @@ _SIGN = b" "
 
 
 def post_json(res: Resources, value: models.Post) -> bytes:
-    """A post as it is sent, the same for every viewer: marks stand where its mentions belong."""
-    sent = present.post(res, value).model_dump_json().encode()
+    """What of a post is the same for every viewer, as it is sent, up to where its counts go on: marks stand where its mentions
+    belong.
+    """
+    sent = present.post_content(res, value).model_dump_json()[:-1].encode()
     if not value.mentions:
         return sent
     marks = json.dumps([[mention.start, mention.length, mention.account_id] for mention in value.mentions]).encode()

@@ -47,6 +47,7 @@ class Once:
         make: Callable[[int], Awaitable[BaseModel | AlreadyThere]],
         *,
         account_id: int | None,
+        shard: int | None = None,
         location: str | None = None,
         secret: Callable[[int, str], str] | None = None,
     ) -> Response:
@@ -56,6 +57,7 @@ class Once:
             make: makes the thing under the id it is given. Called again with the same id after a crash, it must find
                 what it made.
             account_id: whose key it is, and whose shard the id gets; None for nobody's, and a random shard.
+            shard: the id's shard, if it is another one.
             location: the path of the thing, with `{id}` for its id.
             secret: a text in the answer that must not be kept; it follows from the thing's id and the key.
 
@@ -63,7 +65,9 @@ class Once:
             IdempotencyConflict: the first request is still under way.
             IdempotencyMismatch: the key was used for another request.
         """
-        new_id = self._res.ids.next(random_shard() if account_id is None else shard_of(account_id))
+        if shard is None:
+            shard = random_shard() if account_id is None else shard_of(account_id)
+        new_id = self._res.ids.next(shard)
         if self.key is None:
             return self._answer(await make(new_id), new_id, location)
         fingerprint = await self._fingerprint()

@@ -32,6 +32,7 @@ async def get_limits(res: Res) -> schemas.Limits:
         mentions_per_post=entities.NAMES_PER_TEXT,
         caption_max_characters=text.CAPTION_MAX_CHARACTERS,
         alt_text_max_characters=text.ALT_TEXT_MAX_CHARACTERS,
+        comment_max_characters=text.COMMENT_MAX_CHARACTERS,
         body_max_bytes=strict_json.MAX_BYTES,
         page_max_items=MAX_LIMIT,
         rate_limits=[

@@ -18,7 +18,17 @@ from pydantic.config import JsonDict
 
 from instafeed import models
 from instafeed.accounts import USERNAME, normalize_username
-from instafeed.api.text import AltText, Bio, Caption, DeviceName, DisplayName, Remark, WebAddress, one_line
+from instafeed.api.text import (
+    AltText,
+    Bio,
+    Caption,
+    CommentText,
+    DeviceName,
+    DisplayName,
+    Remark,
+    WebAddress,
+    one_line,
+)
 from instafeed.entities import TAG_CHARACTERS, fold_prefix, fold_tag
 from instafeed.folding import fold
 from instafeed.ids import MAX_ID
@@ -358,6 +368,14 @@ class Resolution(Justification):
     """What to tell the account, for `warn` only."""
 
 
+class NewComment(_Request):
+    """A comment."""
+
+    text: CommentText = Field(examples=["What a light!"])
+    reply_to: IdIn | None = None
+    """A comment of the same post. A reply to a reply belongs to the first comment."""
+
+
 class Relation(_Response):
     """How you stand to an account."""
 
@@ -523,8 +541,8 @@ class Mention(_Response):
     """As it is called now."""
 
 
-class Post(_Response):
-    """A post."""
+class PostContent(_Response):
+    """What of a post is the same for everybody."""
 
     id: Id
     author: AccountRef
@@ -539,6 +557,38 @@ class Post(_Response):
     """When followers could first see it; null while its photos are made ready, when only its author sees it."""
     edited_at: Time | None
     """When its caption or a text of its photos was last changed; null if never."""
+
+
+class PostMarks(_Response):
+    """How you have marked a post."""
+
+    liked: bool
+    """You like it."""
+    saved: bool
+    """You have saved it, which nobody else is told."""
+
+
+class Post(PostContent):
+    """A post."""
+
+    like_count: int = Field(ge=0, examples=[128])
+    """In your feed it may be a second old."""
+    comment_count: int = Field(ge=0, examples=[7])
+    """With replies. In your feed it may be a second old."""
+    viewer: PostMarks
+
+
+class Comment(_Response):
+    """A comment of a post."""
+
+    id: Id
+    post_id: Id
+    reply_to: Id | None = Field(examples=[None])
+    """The comment that it replies to; null for one that replies to none. No reply is replied to."""
+    author: AccountRef
+    text: str = Field(examples=["What a light!"])
+    reply_count: int = Field(ge=0, examples=[2])
+    created_at: Time
 
 
 class SessionList(_Response):
@@ -557,8 +607,16 @@ class AccountList(_Response):
     """Send it as `cursor` for the next page; null at the end."""
 
 
+class CommentList(_Response):
+    """A page of comments."""
+
+    items: list[Comment]
+    next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
+
+
 class PostList(_Response):
-    """A page of posts, newest first."""
+    """A page of posts."""
 
     items: list[Post]
     next_cursor: str | None = Field(examples=[None])
@@ -762,6 +820,7 @@ class Limits(_Response):
     """Those beyond are text like any other."""
     caption_max_characters: int = Field(examples=[2200])
     alt_text_max_characters: int = Field(examples=[1500])
+    comment_max_characters: int = Field(examples=[2200])
     body_max_bytes: int = Field(examples=[131_072])
     """Of every other request."""
     page_max_items: int = Field(examples=[100])

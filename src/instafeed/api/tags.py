@@ -31,7 +31,4 @@ async def list_tag_posts(
 ) -> schemas.PostList:
     """The posts whose captions have the tag, newest first: those of public accounts, of those that you follow, and your own."""
     found = await tags.posts_of(res, viewer, tag, below=page.below, limit=page.limit)
-    return schemas.PostList(
-        items=[present.post(res, post) for post in found.items],
-        next_cursor=page.next_cursor(response, found.next),
-    )
+    return present.posts(res, response, page, found)

@@ -58,6 +58,13 @@ def paragraphs(value: str) -> str:
 
 CAPTION_MAX_CHARACTERS = 2200
 ALT_TEXT_MAX_CHARACTERS = 1500
+COMMENT_MAX_CHARACTERS = CAPTION_MAX_CHARACTERS
+
+
+def _something(value: str) -> str:
+    if not value:
+        raise ValueError("says nothing")
+    return value
 
 
 def web_address(value: str) -> str:
@@ -78,3 +85,9 @@ WebAddress = Annotated[str, StringConstraints(max_length=200), AfterValidator(we
 Caption = Annotated[str, StringConstraints(max_length=CAPTION_MAX_CHARACTERS), AfterValidator(paragraphs)]
 AltText = Annotated[str, StringConstraints(max_length=ALT_TEXT_MAX_CHARACTERS), AfterValidator(paragraphs)]
 Remark = Annotated[str, StringConstraints(max_length=1000), AfterValidator(paragraphs)]
+CommentText = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=COMMENT_MAX_CHARACTERS),
+    AfterValidator(paragraphs),
+    AfterValidator(_something),
+]

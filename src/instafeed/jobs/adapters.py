@@ -3,7 +3,18 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from instafeed import avatars, delivery, follow_requests, leftovers, mails, media, notifications, posts, sweep
+from instafeed import (
+    avatars,
+    comments,
+    delivery,
+    follow_requests,
+    leftovers,
+    mails,
+    media,
+    notifications,
+    posts,
+    sweep,
+)
 from instafeed.resources import Resources
 from instafeed.storage.outbox import Kind
 from instafeed.work import Body, perform
@@ -16,6 +27,8 @@ VERBS: dict[Kind, Body] = {
     Kind.NOTIFY: notifications.notify,
     Kind.ALIGN: delivery.align,
     Kind.RETRACT: posts.retract,
+    Kind.PRUNE: posts.prune,
+    Kind.PRUNE_REPLIES: comments.prune_replies,
     Kind.DISCARD: media.discard,
     Kind.APPROVE: follow_requests.approve_all,
     Kind.MAIL: mails.send,

@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 
+from asyncpg import Record
+
 from instafeed import ids
 from instafeed.ids import shard_of
-from instafeed.models import MediaStatus, Post
+from instafeed.models import Media, MediaStatus, Post
 from instafeed.storage import accounts, captions, media
 from instafeed.storage.database import Connection
 
@@ -112,16 +114,42 @@ async def published_among(connection: Connection, post_ids: Iterable[int]) -> se
     return {record["id"] for record in records}
 
 
+_WITH_AUTHOR = (
+    "select post.id as post_id, post.caption, post.published_at, post.edited_at, post.tags, post.mentions, "
+    + ", ".join(f"author.{column}" for column in accounts.COLUMNS.split(", "))
+    + " from posts post join accounts author on author.shard = post.shard and author.id = post.author_id"
+)
+
+
+def _from_record(record: Record, photos: tuple[Media, ...] = ()) -> Post:
+    return Post(
+        id=record["post_id"],
+        author=accounts.from_record(record),
+        caption=record["caption"],
+        published_at=record["published_at"],
+        edited_at=record["edited_at"],
+        media=photos,
+        tags=tuple(record["tags"]),
+        mentions=captions.mentions_from(record["mentions"]),
+    )
+
+
+async def get_bare(connection: Connection, post_id: int) -> Post | None:
+    """The post with its author, but without its photos: enough to know who may see it."""
+    record = await connection.fetchrow(
+        f"{_WITH_AUTHOR} where post.shard = $1 and post.id = $2 and author.shard = $1", shard_of(post_id), post_id
+    )
+    return _from_record(record) if record else None
+
+
 async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int, Post]:
     """The posts that exist among `post_ids`, with authors and photos."""
     wanted = list(set(post_ids))
     shards = list({shard_of(id_) for id_ in wanted})
-    author_columns = ", ".join(f"author.{column}" for column in accounts.COLUMNS.split(", "))
     # Photos first: of a post that is deleted in between, nothing is seen then, rather than a post without photos.
     photos = await media.of_posts(connection, wanted)
     records = await connection.fetch(
-        f"select post.id as post_id, post.caption, post.published_at, post.edited_at, post.tags, post.mentions, {author_columns}"
-        " from posts post join accounts author on author.shard = post.shard and author.id = post.author_id"
+        f"{_WITH_AUTHOR}"
         " where post.shard = any($1::smallint[]) and post.id = any($2::bigint[]) and author.shard = any($1::smallint[])",
         shards,
         wanted,
@@ -133,19 +161,7 @@ async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int,
     published = {record["post_id"] for record in records if record["published_at"] is not None}
     if unready & published:
         photos |= await media.of_posts(connection, unready & published)
-    return {
-        record["post_id"]: Post(
-            id=record["post_id"],
-            author=accounts.from_record(record),
-            caption=record["caption"],
-            published_at=record["published_at"],
-            edited_at=record["edited_at"],
-            media=photos.get(record["post_id"], ()),
-            tags=tuple(record["tags"]),
-            mentions=captions.mentions_from(record["mentions"]),
-        )
-        for record in records
-    }
+    return {record["post_id"]: _from_record(record, photos.get(record["post_id"], ())) for record in records}
 
 
 async def ids_of_author(

@@ -28,6 +28,8 @@ _QUEUE_OF = {
     Kind.NOTIFY: "notify",
     Kind.ALIGN: "fanout",
     Kind.RETRACT: "default",
+    Kind.PRUNE: "default",
+    Kind.PRUNE_REPLIES: "default",
     Kind.DISCARD: "default",
     Kind.APPROVE: "default",
     Kind.MAIL: "mail",

@@ -1,0 +1,212 @@
+"""Commenting on posts. Whoever sees a post sees its comments, but those of authors who are suspended or whom a block hides.
+
+A comment replies to none or to one that replies to none. Whoever adds something to a post or a comment shares its lock, so
+that nothing comes to what is being deleted.
+"""
+
+from functools import partial
+
+from instafeed import access
+from instafeed.changes import Change, transact
+from instafeed.errors import FieldError, Invalid, NotFound
+from instafeed.ids import shard_of
+from instafeed.models import Comment, Page, Viewer
+from instafeed.resources import Resources
+from instafeed.storage import accounts as account_rows
+from instafeed.storage import comments as comment_rows
+from instafeed.storage import counters, locks
+from instafeed.storage import relations as relation_rows
+from instafeed.storage.comments import CommentRow
+from instafeed.storage.database import Connection
+from instafeed.storage.outbox import Entry, Kind
+from instafeed.visibility import listed
+from instafeed.work import FollowUp
+
+CHUNK = 500
+"""How many replies are deleted at once."""
+
+
+async def create(
+    res: Resources, viewer: Viewer, comment_id: int, post_id: int, *, text: str, reply_to: int | None
+) -> Comment:
+    """Comment on a post.
+
+    Args:
+        res: the resources.
+        viewer: its author.
+        comment_id: the id to give it, on the post's shard; where the comment is there already, it is found again.
+        post_id: which post.
+        text: what it says.
+        reply_to: the comment that it replies to, or a reply to that comment; None for none.
+
+    Raises:
+        NotFound: there is no such post that the viewer may see.
+        Invalid: there is no such comment of the post that the viewer may see.
+    """
+
+    async def body(change: Change) -> None:
+        connection = change.connection
+        await locks.share(connection, post_id)
+        await access.lock_self(connection, viewer)
+        await access.see_post(connection, viewer, post_id)
+        parent_id = await _lock_parent(connection, viewer, post_id, reply_to)
+        comment = CommentRow(comment_id, post_id, parent_id, viewer.account_id, text)
+        if await comment_rows.insert(connection, comment):
+            await _count(change, post_id, parent_id, 1)
+
+    await transact(res, body)
+    async with res.db.acquire() as connection:
+        row = await comment_rows.get(connection, comment_id)
+        shown = await _shown(connection, viewer, [(comment_id, row)]) if row else []
+    if not shown:
+        raise NotFound
+    return shown[0][1]
+
+
+async def _lock_parent(connection: Connection, viewer: Viewer, post_id: int, reply_to: int | None) -> int | None:
+    """The comment that a reply to `reply_to` belongs to, which cannot be deleted until the transaction ends."""
+    if reply_to is None:
+        return None
+    named = await comment_rows.get(connection, reply_to)
+    parent_id = named.parent_id or named.id if named else reply_to
+    await locks.share(connection, parent_id)
+    rows = [await comment_rows.get(connection, id_) for id_ in (reply_to, parent_id)]
+    of_post = [(row.id, row) for row in rows if row is not None and row.post_id == post_id]
+    if len(await _shown(connection, viewer, of_post)) < len(rows):
+        wrong = FieldError("/reply_to", "Not a comment of this post.")
+        raise Invalid("Some fields are not valid.", errors=(wrong,))
+    return parent_id
+
+
+async def _count(change: Change, post_id: int, parent_id: int | None, number: int) -> None:
+    """Count comments of a post, which reply to this one or to none."""
+    await change.recount(post_id)
+    await counters.add(change.connection, post_id, comments=number)
+    if parent_id is not None:
+        await counters.add(change.connection, parent_id, comments=number)
+
+
+async def page(res: Resources, viewer: Viewer, post_id: int, *, below: int, limit: int) -> Page[Comment]:
+    """The comments of a post that reply to none, newest first.
+
+    Raises:
+        NotFound: there is no such post that the viewer may see.
+    """
+    async with res.db.acquire() as connection:
+        await access.see_post(connection, viewer, post_id)
+
+        async def fetch(position: int, size: int) -> list[tuple[int, CommentRow]]:
+            rows = await comment_rows.page_of_post(connection, post_id, below=position, limit=size)
+            return [(row.id, row) for row in rows]
+
+        show = partial(_shown, connection, viewer)
+        return await access.filled(fetch, show, position=below, limit=limit)
+
+
+async def replies(res: Resources, viewer: Viewer, comment_id: int, *, above: int, limit: int) -> Page[Comment]:
+    """The replies to a comment, oldest first.
+
+    Raises:
+        NotFound: there is no such comment that the viewer may see.
+    """
+    async with res.db.acquire() as connection:
+        comment = await _see(connection, viewer, comment_id)
+
+        async def fetch(position: int, size: int) -> list[tuple[int, CommentRow]]:
+            rows = await comment_rows.page_of_replies(
+                connection, comment.post_id, comment_id, above=position, limit=size
+            )
+            return [(row.id, row) for row in rows]
+
+        show = partial(_shown, connection, viewer)
+        return await access.filled(fetch, show, position=above, limit=limit)
+
+
+async def delete(res: Resources, viewer: Viewer, comment_id: int) -> None:
+    """Delete the viewer's comment, or any comment of the viewer's post; its replies too. Nobody sees them from now on.
+
+    Raises:
+        NotFound: there is no such comment that the viewer may delete.
+    """
+
+    async def body(change: Change) -> None:
+        connection = change.connection
+        comment = await comment_rows.get(connection, comment_id)
+        if comment is None:
+            raise NotFound
+        await locks.share(connection, comment.post_id)
+        await locks.seize(connection, comment_id)
+        post = await access.see_post(connection, viewer, comment.post_id)
+        if viewer.account_id not in {comment.author_id, post.author.id}:
+            raise NotFound
+        if not await comment_rows.delete(connection, comment):
+            raise NotFound
+        replies = 0
+        if comment.parent_id is None:
+            replies = await comment_rows.delete_replies(connection, comment.post_id, comment_id, limit=CHUNK)
+            await counters.delete(connection, shard_of(comment_id), [comment_id])
+        if replies == CHUNK:
+            payload = {"post": comment.post_id, "comment": comment_id}
+            await change.note(shard_of(comment_id), Kind.PRUNE_REPLIES, payload)
+        await _count(change, comment.post_id, comment.parent_id, -1 - replies)
+
+    await transact(res, body)
+
+
+async def prune_replies(res: Resources, entry: Entry) -> list[FollowUp]:
+    """Job: delete the replies to a comment that is gone."""
+    post_id, comment_id = entry.payload["post"], entry.payload["comment"]
+
+    async def body(change: Change) -> bool:
+        number = await comment_rows.delete_replies(change.connection, post_id, comment_id, limit=CHUNK)
+        if number:
+            await _count(change, post_id, None, -number)
+        return number == CHUNK
+
+    while await transact(res, body):
+        pass
+    return []
+
+
+async def _see(connection: Connection, viewer: Viewer, comment_id: int) -> CommentRow:
+    """A comment.
+
+    Raises:
+        NotFound: there is none that the viewer may see.
+    """
+    comment = await comment_rows.get(connection, comment_id)
+    if comment is None:
+        raise NotFound
+    await access.see_post(connection, viewer, comment.post_id)
+    if not await _shown(connection, viewer, [(comment_id, comment)]):
+        raise NotFound
+    return comment
+
+
+async def _shown(
+    connection: Connection, viewer: Viewer, found: list[tuple[int, CommentRow]]
+) -> list[tuple[int, Comment]]:
+    """Those of a post's comments whose authors the viewer comes across."""
+    wanted = {row.author_id for _, row in found}
+    authors = await account_rows.get_many(connection, wanted)
+    relations = await relation_rows.get_many(connection, viewer.account_id, wanted)
+    shown = [
+        (id_, row)
+        for id_, row in found
+        if row.author_id in authors and listed(authors[row.author_id], viewer.account_id, relations[row.author_id])
+    ]
+    counts = await counters.get_many(connection, [row.id for _, row in shown])
+    return [
+        (
+            id_,
+            Comment(
+                id=row.id,
+                post_id=row.post_id,
+                parent_id=row.parent_id,
+                author=authors[row.author_id],
+                text=row.text,
+                reply_count=counts[row.id].comments,
+            ),
+        )
+        for id_, row in shown
+    ]

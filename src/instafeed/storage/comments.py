@@ -1,0 +1,141 @@
+"""Comments: rows at the post's shard, and at the author's shard a row that says which are theirs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asyncpg import Record
+
+from instafeed.ids import shard_of
+from instafeed.storage.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class CommentRow:
+    """A comment as it is kept; `parent_id` is the comment that it replies to."""
+
+    id: int
+    post_id: int
+    parent_id: int | None
+    author_id: int
+    text: str
+
+
+_COLUMNS = "id, post_id, parent_id, author_id, text"
+
+
+def _from_record(record: Record) -> CommentRow:
+    return CommentRow(
+        id=record["id"],
+        post_id=record["post_id"],
+        parent_id=record["parent_id"],
+        author_id=record["author_id"],
+        text=record["text"],
+    )
+
+
+async def insert(connection: Connection, comment: CommentRow) -> bool:
+    """Add a comment; False if it is there already."""
+    new = await connection.fetchval(
+        "insert into comments (shard, id, post_id, parent_id, author_id, text) values ($1, $2, $3, $4, $5, $6)"
+        " on conflict (shard, id) do nothing returning true",
+        shard_of(comment.id),
+        comment.id,
+        comment.post_id,
+        comment.parent_id,
+        comment.author_id,
+        comment.text,
+    )
+    if new:
+        await connection.execute(
+            "insert into commented (shard, account_id, comment_id) values ($1, $2, $3)",
+            shard_of(comment.author_id),
+            comment.author_id,
+            comment.id,
+        )
+    return bool(new)
+
+
+async def get(connection: Connection, comment_id: int) -> CommentRow | None:
+    """The comment with this id."""
+    record = await connection.fetchrow(
+        f"select {_COLUMNS} from comments where shard = $1 and id = $2", shard_of(comment_id), comment_id
+    )
+    return _from_record(record) if record else None
+
+
+async def delete(connection: Connection, comment: CommentRow) -> bool:
+    """Delete one comment; False if it is gone already."""
+    gone = await connection.fetchval(
+        "delete from comments where shard = $1 and id = $2 returning true", shard_of(comment.id), comment.id
+    )
+    if gone:
+        await _delete_authored(connection, [(comment.author_id, comment.id)])
+    return bool(gone)
+
+
+async def page_of_post(connection: Connection, post_id: int, *, below: int, limit: int) -> list[CommentRow]:
+    """The comments of a post that reply to none, newest first, with ids below `below`."""
+    records = await connection.fetch(
+        f"select {_COLUMNS} from comments where shard = $1 and post_id = $2 and parent_id is null and id < $3"
+        " order by id desc limit $4",
+        shard_of(post_id),
+        post_id,
+        below,
+        limit,
+    )
+    return list(map(_from_record, records))
+
+
+async def page_of_replies(
+    connection: Connection, post_id: int, parent_id: int, *, above: int, limit: int
+) -> list[CommentRow]:
+    """The replies to a comment of this post, oldest first, with ids above `above`."""
+    records = await connection.fetch(
+        f"select {_COLUMNS} from comments where shard = $1 and post_id = $2 and parent_id = $3 and id > $4"
+        " order by id limit $5",
+        shard_of(post_id),
+        post_id,
+        parent_id,
+        above,
+        limit,
+    )
+    return list(map(_from_record, records))
+
+
+async def delete_replies(connection: Connection, post_id: int, parent_id: int, *, limit: int) -> int:
+    """Delete up to so many replies to a comment that is gone; returns how many."""
+    records = await connection.fetch(
+        "delete from comments where shard = $1 and id = any(array("
+        "select id from comments where shard = $1 and post_id = $2 and parent_id = $3 limit $4)) returning author_id, id",
+        shard_of(post_id),
+        post_id,
+        parent_id,
+        limit,
+    )
+    await _delete_authored(connection, [(record["author_id"], record["id"]) for record in records])
+    return len(records)
+
+
+async def delete_some(connection: Connection, post_id: int, *, limit: int) -> list[int]:
+    """Delete up to so many comments of a post that is gone, replies too; returns which."""
+    records = await connection.fetch(
+        "delete from comments where shard = $1 and id = any(array("
+        "select id from comments where shard = $1 and post_id = $2 limit $3)) returning author_id, id",
+        shard_of(post_id),
+        post_id,
+        limit,
+    )
+    await _delete_authored(connection, [(record["author_id"], record["id"]) for record in records])
+    return [record["id"] for record in records]
+
+
+async def _delete_authored(connection: Connection, gone: Sequence[tuple[int, int]]) -> None:
+    """The authors' rows of comments (author, comment)."""
+    authors, comments = [author_id for author_id, _ in gone], [comment_id for _, comment_id in gone]
+    await connection.execute(
+        "delete from commented using unnest($1::smallint[], $2::bigint[], $3::bigint[]) as gone (shard, account_id, id)"
+        " where commented.shard = gone.shard and commented.account_id = gone.account_id and comment_id = gone.id",
+        [shard_of(id_) for id_ in authors],
+        authors,
+        comments,
+    )

@@ -1,0 +1,29 @@
+"""Posts that are there at once, without photos."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from instafeed.ids import shard_of
+from instafeed.resources import Resources
+from tests.client import Client
+
+Publish = Callable[[Client], Awaitable[str]]
+
+
+@pytest.fixture
+def publish(res: Resources) -> Publish:
+    """Gives somebody a published post, and tells its id."""
+
+    async def make(author: Client) -> str:
+        post_id = res.ids.next(shard_of(int(author.id)))
+        async with res.db.acquire() as connection:
+            await connection.execute(
+                "insert into posts (shard, id, author_id, caption, published_at) values ($1, $2, $3, '', now())",
+                shard_of(post_id),
+                post_id,
+                int(author.id),
+            )
+        return str(post_id)
+
+    return make
