@@ -4,13 +4,14 @@ A comment replies to none or to one that replies to none. Whoever adds something
 that nothing comes to what is being deleted.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from instafeed import access
 from instafeed.changes import Change, transact
 from instafeed.errors import FieldError, Invalid, NotFound
 from instafeed.ids import shard_of
-from instafeed.models import Comment, Page, Viewer
+from instafeed.models import Account, Comment, Page, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
 from instafeed.storage import comments as comment_rows
@@ -110,7 +111,7 @@ async def replies(res: Resources, viewer: Viewer, comment_id: int, *, above: int
         NotFound: there is no such comment that the viewer may see.
     """
     async with res.db.acquire() as connection:
-        comment = await _see(connection, viewer, comment_id)
+        comment = await see(connection, viewer, comment_id)
 
         async def fetch(position: int, size: int) -> list[tuple[int, CommentRow]]:
             rows = await comment_rows.page_of_replies(
@@ -130,27 +131,37 @@ async def delete(res: Resources, viewer: Viewer, comment_id: int) -> None:
     """
 
     async def body(change: Change) -> None:
-        connection = change.connection
-        comment = await comment_rows.get(connection, comment_id)
+        comment = await comment_rows.get(change.connection, comment_id)
         if comment is None:
             raise NotFound
-        await locks.share(connection, comment.post_id)
-        await locks.seize(connection, comment_id)
-        post = await access.see_post(connection, viewer, comment.post_id)
+        post = await access.see_post(change.connection, viewer, comment.post_id)
         if viewer.account_id not in {comment.author_id, post.author.id}:
             raise NotFound
-        if not await comment_rows.delete(connection, comment):
+        if not await remove(change, comment_id, comment.author_id):
             raise NotFound
-        replies = 0
-        if comment.parent_id is None:
-            replies = await comment_rows.delete_replies(connection, comment.post_id, comment_id, limit=CHUNK)
-            await counters.delete(connection, shard_of(comment_id), [comment_id])
-        if replies == CHUNK:
-            payload = {"post": comment.post_id, "comment": comment_id}
-            await change.note(shard_of(comment_id), Kind.PRUNE_REPLIES, payload)
-        await _count(change, comment.post_id, comment.parent_id, -1 - replies)
 
     await transact(res, body)
+
+
+async def remove(change: Change, comment_id: int, author_id: int) -> bool:
+    """Delete an author's comment with its replies, in the running transaction; False if there is no such comment."""
+    connection = change.connection
+    comment = await comment_rows.get(connection, comment_id)
+    if comment is None or comment.author_id != author_id:
+        return False
+    await locks.share(connection, comment.post_id)
+    await locks.seize(connection, comment_id)
+    if not await comment_rows.delete(connection, comment):
+        return False
+    replies = 0
+    if comment.parent_id is None:
+        replies = await comment_rows.delete_replies(connection, comment.post_id, comment_id, limit=CHUNK)
+        await counters.delete(connection, shard_of(comment_id), [comment_id])
+    if replies == CHUNK:
+        payload = {"post": comment.post_id, "comment": comment_id}
+        await change.note(shard_of(comment_id), Kind.PRUNE_REPLIES, payload)
+    await _count(change, comment.post_id, comment.parent_id, -1 - replies)
+    return True
 
 
 async def prune_replies(res: Resources, entry: Entry) -> list[FollowUp]:
@@ -168,7 +179,7 @@ async def prune_replies(res: Resources, entry: Entry) -> list[FollowUp]:
     return []
 
 
-async def _see(connection: Connection, viewer: Viewer, comment_id: int) -> CommentRow:
+async def see(connection: Connection, viewer: Viewer, comment_id: int) -> CommentRow:
     """A comment.
 
     Raises:
@@ -195,18 +206,30 @@ async def _shown(
         for id_, row in found
         if row.author_id in authors and listed(authors[row.author_id], viewer.account_id, relations[row.author_id])
     ]
-    counts = await counters.get_many(connection, [row.id for _, row in shown])
+    made = await _with_counts(connection, [row for _, row in shown], authors)
+    return [(id_, comment) for (id_, _), comment in zip(shown, made, strict=True)]
+
+
+async def get_many(connection: Connection, comment_ids: Iterable[int]) -> dict[int, Comment]:
+    """The comments that exist among `comment_ids`, whoever may see them."""
+    rows = await comment_rows.get_many(connection, comment_ids)
+    authors = await account_rows.get_many(connection, {row.author_id for row in rows})
+    there = [row for row in rows if row.author_id in authors]
+    return {comment.id: comment for comment in await _with_counts(connection, there, authors)}
+
+
+async def _with_counts(
+    connection: Connection, rows: Sequence[CommentRow], authors: Mapping[int, Account]
+) -> list[Comment]:
+    counts = await counters.get_many(connection, [row.id for row in rows])
     return [
-        (
-            id_,
-            Comment(
-                id=row.id,
-                post_id=row.post_id,
-                parent_id=row.parent_id,
-                author=authors[row.author_id],
-                text=row.text,
-                reply_count=counts[row.id].comments,
-            ),
+        Comment(
+            id=row.id,
+            post_id=row.post_id,
+            parent_id=row.parent_id,
+            author=authors[row.author_id],
+            text=row.text,
+            reply_count=counts[row.id].comments,
         )
-        for id_, row in shown
+        for row in rows
     ]

@@ -318,6 +318,7 @@ class SubjectKind(StrEnum):
 
     ACCOUNT = "account"
     POST = "post"
+    COMMENT = "comment"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ nothing more. Of two who resolve a case one does, and the other is told.
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from instafeed import accounts, posts, reactions
+from instafeed import accounts, comments, posts, reactions
 from instafeed.changes import Change, transact
 from instafeed.errors import Conflict, FieldError, Invalid, NotFound
 from instafeed.ids import shard_of
@@ -17,6 +17,7 @@ from instafeed.models import (
     Action,
     AuditEntry,
     Case,
+    Comment,
     Page,
     PostView,
     Report,
@@ -33,7 +34,10 @@ from instafeed.storage import posts as post_rows
 from instafeed.storage import reports as report_rows
 from instafeed.storage.database import Connection
 
-_REMOVE: dict[str, Callable[[Change, int, int], Awaitable[bool]]] = {SubjectKind.POST: posts.remove}
+_REMOVE: dict[str, Callable[[Change, int, int], Awaitable[bool]]] = {
+    SubjectKind.POST: posts.remove,
+    SubjectKind.COMMENT: comments.remove,
+}
 """How what is of each kind is removed, by its id and whose it is; false where it is gone already."""
 _AT_ACCOUNT = frozenset({Action.WARN, Action.SUSPEND})
 
@@ -47,6 +51,8 @@ class CaseFile:
     """Whose the subject is, or the subject itself."""
     post: PostView | None
     """The subject, if it is a post."""
+    comment: Comment | None
+    """The subject, if it is a comment."""
     resolver: Account | None
 
 
@@ -99,19 +105,23 @@ async def _files(connection: Connection, viewer: Viewer, cases: Iterable[Case]) 
     people = await account_rows.get_many(
         connection, [case.account_id for case in found] + [case.resolved_by for case in found if case.resolved_by]
     )
-    posts_there = await post_rows.get_many(
-        connection, [case.subject.id for case in found if case.subject.kind == SubjectKind.POST]
-    )
-    shown = {view.post.id: view for view in await reactions.views(connection, viewer, posts_there.values())}
+    there = await post_rows.get_many(connection, _subjects(found, SubjectKind.POST))
+    shown = {view.post.id: view for view in await reactions.views(connection, viewer, there.values())}
+    said = await comments.get_many(connection, _subjects(found, SubjectKind.COMMENT))
     return [
         CaseFile(
             case,
             account=people.get(case.account_id),
-            post=shown.get(case.subject.id) if case.subject.kind == SubjectKind.POST else None,
+            post=shown.get(case.subject.id),
+            comment=said.get(case.subject.id),
             resolver=people.get(case.resolved_by or 0),
         )
         for case in found
     ]
+
+
+def _subjects(cases: Iterable[Case], kind: SubjectKind) -> list[int]:
+    return [case.subject.id for case in cases if case.subject.kind == kind]
 
 
 async def statements(res: Resources, case_id: int, *, below: int, limit: int) -> Page[Statement]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from instafeed import access
+from instafeed import access, comments
 from instafeed.errors import FieldError, Invalid
 from instafeed.ids import shard_of
 from instafeed.models import Reason, Report, Subject, SubjectKind, Viewer
@@ -23,9 +23,15 @@ async def _post(res: Resources, viewer: Viewer, post_id: int) -> int:
         return (await access.see_post(connection, viewer, post_id)).author.id
 
 
+async def _comment(res: Resources, viewer: Viewer, comment_id: int) -> int:
+    async with res.db.acquire() as connection:
+        return (await comments.see(connection, viewer, comment_id)).author_id
+
+
 _OWNER: dict[SubjectKind, Callable[[Resources, Viewer, int], Awaitable[int]]] = {
     SubjectKind.ACCOUNT: _account,
     SubjectKind.POST: _post,
+    SubjectKind.COMMENT: _comment,
 }
 """Of each kind: whose the subject is; raises `NotFound` where there is none that the viewer may see."""
 

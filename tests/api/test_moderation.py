@@ -414,6 +414,24 @@ async def test_a_removed_post_is_on_no_surface(admin: Client, sign_up: SignUp, d
     await eventually(photos_gone)
 
 
+@pytest.mark.usefixtures("workers")
+async def test_a_removed_comment_is_gone_with_its_replies(admin: Client, ada: Client, bad: Client) -> None:
+    post = await ada.published((await ada.post())["id"])
+    path = f"/v1/posts/{post['id']}"
+    said = await bad.call("POST", f"{path}/comments", 201, json={"text": "Buy!"})
+    reply = await bad.call("POST", f"{path}/comments", 201, json={"text": "Now!", "reply_to": said["id"]})
+    for of in (said, reply):
+        await report(ada, "comment", of["id"])
+    case = await the_case(admin, said["id"])
+    assert (case["comment"], case["post"], case["account"]["id"]) == (said | {"reply_count": 1}, None, bad.id)
+    assert (await resolve(admin, case, "remove")).status_code == 200
+    assert (await ada.call("GET", path))["comment_count"] == 0
+    assert (await ada.call("GET", f"{path}/comments"))["items"] == []
+    gone = await the_case(admin, reply["id"])
+    assert (gone["comment"], gone["subject"]) == (None, {"kind": "comment", "id": reply["id"]})
+    assert (await resolve(admin, gone, "remove")).status_code == 200, "what is gone already counts as done"
+
+
 async def test_what_is_no_way_to_resolve_a_case_is_refused(admin: Client, bad: Client, case: Json) -> None:
     for body, pointer in (
         ({}, "/action"),

@@ -22,7 +22,7 @@ CONTENT = {"post", "posts", "followers", "following", "tagged", "counted", "tag 
 CONTENT |= {"likes", "comments", "replies", "like", "save", "comment"}
 NAMED = {"listed", "liker", "commenter", "mentioned", "mentioned in feed", "found"}
 COMPANY = NAMED | {"follow", "mute", "block"}
-REPORTS = {"report", "report post"}
+REPORTS = {"report", "report post", "report comment"}
 TOLD = {"feed", "told", "told later"}
 ALL = PROFILE | CONTENT | COMPANY | REPORTS | TOLD
 
@@ -38,7 +38,7 @@ PUBLIC: dict[str, set[str]] = {
     "formerly blocked": ALL - TOLD,
     "follower of a suspended account": set(),
     "follower of a returned account": ALL,
-    "author": PROFILE | CONTENT | TOLD | NAMED,
+    "author": PROFILE | CONTENT | TOLD | NAMED | {"report comment"},
 }
 PRIVATE = PUBLIC | {
     "stranger": PROFILE | COMPANY | {"report"},
@@ -187,6 +187,7 @@ async def seen(there: Scene, res: Resources) -> set[str]:  # noqa: PLR0912, PLR0
         found.add("feed")
     await report("report", "account", author.id)
     await report("report post", "post", there.post_id)
+    await report("report comment", "comment", there.comment_id)
     if any(post["mentions"] for post in feed):
         found.add("mentioned in feed")
     if (await viewer.call("GET", f"/v1/posts/{there.marker_post_id}"))["mentions"]:

@@ -312,6 +312,7 @@ def case(res: Resources, value: moderation.CaseFile) -> schemas.ReportCase:
         subject=subject(value.case.subject),
         account=moderated_account(res, value.account) if value.account else None,
         post=post(res, value.post) if value.post else None,
+        comment=comment(res, value.comment) if value.comment else None,
         report_count=value.case.report_count,
         reasons=list(value.case.reasons),
         created_at=models.made_at(value.case.id),

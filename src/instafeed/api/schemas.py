@@ -328,7 +328,7 @@ class PostPatch(_Request):
 class ReportSubject(_Request):
     """What is reported."""
 
-    kind: Literal["account", "post"] = Field(examples=["post"])
+    kind: Literal["account", "post", "comment"] = Field(examples=["post"])
     id: IdIn
 
 
@@ -363,7 +363,7 @@ class Resolution(Justification):
     """What an admin does about a case."""
 
     action: Literal["dismiss", "remove", "warn", "suspend"] = Field(examples=["warn"])
-    """`dismiss` does nothing, `remove` deletes a post, `warn` and `suspend` are for the account whose it is."""
+    """`dismiss` does nothing, `remove` deletes a post or a comment, `warn` and `suspend` are for the account whose it is."""
     message: Remark = Field(default="", examples=["Please do not post advertisements."])
     """What to tell the account, for `warn` only."""
 
@@ -632,7 +632,7 @@ class Subject(_Response):
     """What a report, a warning or an action is about."""
 
     kind: str = Field(examples=["post"], json_schema_extra=_KINDS)
-    """`account` or `post`. New kinds may come."""
+    """`account`, `post` or `comment`. New kinds may come."""
     id: Id
 
 
@@ -687,6 +687,8 @@ class ReportCase(_Response):
     """Whose the subject is, or the subject itself; null if it is gone."""
     post: Post | None
     """The subject, if it is a post that is still there."""
+    comment: Comment | None
+    """The subject, if it is a comment that is still there."""
     report_count: int = Field(ge=0, examples=[3])
     """From how many accounts."""
     reasons: list[str] = Field(examples=[["spam", "other"]])

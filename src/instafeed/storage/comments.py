@@ -1,6 +1,6 @@
 """Comments: rows at the post's shard, and at the author's shard a row that says which are theirs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from asyncpg import Record
@@ -53,6 +53,17 @@ async def insert(connection: Connection, comment: CommentRow) -> bool:
             comment.id,
         )
     return bool(new)
+
+
+async def get_many(connection: Connection, comment_ids: Iterable[int]) -> list[CommentRow]:
+    """The comments that exist among `comment_ids`, in no order."""
+    wanted = list(comment_ids)
+    records = await connection.fetch(
+        f"select {_COLUMNS} from comments where shard = any($1::smallint[]) and id = any($2::bigint[])",
+        list({shard_of(id_) for id_ in wanted}),
+        wanted,
+    )
+    return [_from_record(record) for record in records]
 
 
 async def get(connection: Connection, comment_id: int) -> CommentRow | None:
