@@ -453,7 +453,8 @@ class _Filling:
 
     def _seconds(self, post: Post) -> int:
         """How long the post is shown as it is now: until the first of its URLs changes."""
-        keys = [rendition.key for photo in post.media for rendition in photo.renditions[:1]]
+        photos = [*(photo.renditions for photo in post.media), post.author.avatar]
+        keys = [rendition.key for renditions in photos for rendition in renditions[:1]]
         return max(1, min(map(self._res.blobs.url_seconds_left, keys), default=_PLAIN_SECONDS))
 
     async def _rows(self, ids: list[int]) -> dict[int, Post]:

@@ -14,6 +14,7 @@ from instafeed.storage.post_cache import PostCache
 from instafeed.storage.rights_cache import RightsCache
 from tests.feeds.gates import Actor, GatedDatabase
 from tests.feeds.world import World, add_follows, add_posts, render, shown, viewer
+from tests.redis import redis_client
 
 Shown = dict[int, bytes]
 
@@ -270,3 +271,17 @@ async def test_what_another_release_made_is_not_shown_and_made_anew(
                 assert [(id_, shown.json) for id_, shown in page.items] == [(post, form)]
     for release in (old, new):
         await release.res.queue.close()
+
+
+async def test_a_post_is_cached_no_longer_than_the_url_of_its_authors_photo(world: World) -> None:
+    there = await Scene.set(world)
+    blobs = world.res.blobs
+    # Of sixteen phases, one that ends soon.
+    key = min((f"renditions/{number}/150.jpg" for number in range(200)), key=blobs.url_seconds_left)
+    avatar = [{"name": "150", "key": key, "width": 150, "height": 150, "content_type": "image/jpeg", "size": 1}]
+    await world.sql("update accounts set avatar = $2 where id = $1 returning 1", there.author, avatar)
+    assert await read(world, there.reader)
+    async with redis_client(world.res.settings) as redis:
+        keys = [key async for key in redis.scan_iter(f"post:*{there.post}*")]
+        lives = [await redis.ttl(key) for key in keys]
+    assert 0 < max(lives) <= blobs.url_seconds_left(key) + 30, "a test may be slow, an hour is none"
