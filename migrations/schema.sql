@@ -22,6 +22,7 @@ CREATE TABLE public.accounts (
     is_private boolean DEFAULT false NOT NULL,
     suspended_at timestamp with time zone,
     delivery smallint DEFAULT 0 NOT NULL,
+    left_at timestamp with time zone,
     CONSTRAINT accounts_check CHECK ((shard = ((id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -351,6 +352,8 @@ ALTER TABLE ONLY public.warnings
 
 CREATE INDEX accounts_celebrities ON ONLY public.accounts USING btree (id) WHERE (delivery > 0);
 
+CREATE INDEX activity_actor ON ONLY public.activity USING btree (actor_id);
+
 CREATE INDEX audit_log_account ON public.audit_log USING btree (account_id, id);
 
 CREATE INDEX blocks_id ON ONLY public.blocks USING btree (shard, blocker_id, id);
@@ -374,6 +377,8 @@ CREATE INDEX media_stored ON ONLY public.media USING btree (substr(sha256((objec
 CREATE INDEX media_unposted ON ONLY public.media USING btree (id) WHERE ((post_id IS NULL) AND (status <> 'pending'::text));
 
 CREATE INDEX mutes_id ON ONLY public.mutes USING btree (shard, muter_id, id);
+
+CREATE INDEX mutes_muted ON ONLY public.mutes USING btree (muted_id);
 
 CREATE INDEX outbox_done ON ONLY public.outbox USING btree (done_at) WHERE (done_at IS NOT NULL);
 

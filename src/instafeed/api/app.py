@@ -19,6 +19,7 @@ from instafeed.api import (
     feeds,
     follow_requests,
     follows,
+    leaving,
     media,
     mutes,
     openapi,
@@ -80,7 +81,21 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
     )
     graph = (follows, follow_requests, blocks, mutes)
-    for part in (accounts, sessions, *graph, uploads, media, posts, feeds, events, reports, admin, operations, docs):
+    for part in (
+        accounts,
+        leaving,
+        sessions,
+        *graph,
+        uploads,
+        media,
+        posts,
+        feeds,
+        events,
+        reports,
+        admin,
+        operations,
+        docs,
+    ):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)

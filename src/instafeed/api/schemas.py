@@ -130,6 +130,12 @@ class NewAccount(_Request):
     """What this log-in is called in the list of devices."""
 
 
+class Farewell(_Request):
+    """What proves that it is you who deletes your account."""
+
+    password: Password = Field(examples=["correct horse battery staple"], json_schema_extra={"format": "password"})
+
+
 class AccountPatch(_Request):
     """Changes to an account. What is left out stays as it is; an empty text takes a text away."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from instafeed import delivery, follow_requests, leftovers, media, notifications, posts, sweep
+from instafeed import delivery, follow_requests, leaving, leftovers, media, notifications, posts, sweep
 from instafeed.resources import Resources
 from instafeed.storage.outbox import Kind
 from instafeed.work import Body, perform
@@ -18,6 +18,7 @@ VERBS: dict[Kind, Body] = {
     Kind.RETRACT: posts.retract,
     Kind.DISCARD: media.discard,
     Kind.APPROVE: follow_requests.approve_all,
+    Kind.ERASE: leaving.erase,
 }
 
 

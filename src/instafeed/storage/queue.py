@@ -30,6 +30,7 @@ _QUEUE_OF = {
     Kind.RETRACT: "default",
     Kind.DISCARD: "default",
     Kind.APPROVE: "default",
+    Kind.ERASE: "default",
 }
 
 
