@@ -76,6 +76,22 @@ CREATE TABLE public.emails (
     account_id bigint NOT NULL
 );
 
+CREATE TABLE public.exports (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    object_key text NOT NULL,
+    status text NOT NULL,
+    photos integer DEFAULT 0 NOT NULL,
+    photos_done integer DEFAULT 0 NOT NULL,
+    size bigint,
+    ready_at timestamp with time zone,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT exports_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
+    CONSTRAINT exports_check1 CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.followers (
     shard smallint NOT NULL,
     followee_id bigint NOT NULL,
@@ -299,6 +315,9 @@ ALTER TABLE ONLY public.blocks
 ALTER TABLE ONLY public.emails
     ADD CONSTRAINT emails_pkey PRIMARY KEY (email);
 
+ALTER TABLE ONLY public.exports
+    ADD CONSTRAINT exports_pkey PRIMARY KEY (shard, id);
+
 ALTER TABLE ONLY public.followers
     ADD CONSTRAINT followers_pkey PRIMARY KEY (shard, followee_id, follower_id);
 
@@ -357,6 +376,12 @@ CREATE INDEX activity_actor ON ONLY public.activity USING btree (actor_id);
 CREATE INDEX audit_log_account ON public.audit_log USING btree (account_id, id);
 
 CREATE INDEX blocks_id ON ONLY public.blocks USING btree (shard, blocker_id, id);
+
+CREATE INDEX emails_account ON public.emails USING btree (account_id);
+
+CREATE INDEX exports_account ON ONLY public.exports USING btree (shard, account_id);
+
+CREATE INDEX exports_expires ON ONLY public.exports USING btree (expires_at);
 
 CREATE INDEX followers_id ON ONLY public.followers USING btree (shard, followee_id, id);
 

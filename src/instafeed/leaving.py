@@ -30,7 +30,7 @@ from instafeed.work import FollowUp, note
 _EDGES = 100
 _POSTS = 20
 _ROWS = 500
-_PHOTOS = 50
+_OBJECTS = 50
 _RUN_SECONDS = 25.0
 """How long one job goes on; the next one takes it up."""
 _SECOND_LOOK_SECONDS = 300.0
@@ -118,6 +118,10 @@ async def _look_again(res: Resources, entry: Entry, account_id: int, until: floa
         looked += 1
     async with res.db.acquire() as connection:
         rows = await belongings.left(connection, account_id)
+        exported = await belongings.export_keys(connection, account_id)
+    for key in exported:
+        while await res.blobs.size(key) is not None:
+            await res.blobs.delete([key])
     _log.info("account deleted", account=str(account_id), rows_left=sum(rows.values()), tables=len(rows), photos=looked)
     return []
 
@@ -181,19 +185,17 @@ async def _posts(res: Resources, account_id: int) -> bool:
     return bool(found)
 
 
-async def _photos(table: str, res: Resources, account_id: int) -> bool:
-    """Forget photos that no post has, or uploads; whoever is still sending one finds its row gone."""
+async def _stored_in(table: str, kind: Kind, res: Resources, account_id: int) -> bool:
+    """Forget photos that no post has, uploads or exports; whoever is still making one finds its row gone."""
 
     async def body(connection: Connection) -> list[int]:
-        keys = await belongings.delete_photos(connection, table, account_id, limit=_PHOTOS)
-        return [
-            await note(res, connection, shard_of(account_id), Kind.DISCARD, {"key": key, "account": account_id})
-            for key in keys
-        ]
+        found = await belongings.delete_stored(connection, table, account_id, limit=_OBJECTS)
+        payloads = [{"key": key, "account": account_id, "export": id_} for id_, key in found]
+        return [await note(res, connection, shard_of(account_id), kind, payload) for payload in payloads]
 
     entries = await res.db.transact(body)
     for entry in entries:
-        await res.queue.ring(Kind.DISCARD, entry)
+        await res.queue.ring(kind, entry)
     return bool(entries)
 
 
@@ -214,8 +216,9 @@ _STEPS: tuple[Step, ...] = (
     *(partial(_follows, edges) for edges in belongings.FOLLOWS),  # first: whose windows have which posts is known still
     *(partial(_edges, edges) for edges in belongings.EDGES),
     _posts,
-    partial(_photos, "uploads"),  # before the photos that they become
-    partial(_photos, "media"),
+    partial(_stored_in, "uploads", Kind.DISCARD),  # before the photos that they become
+    partial(_stored_in, "media", Kind.DISCARD),
+    partial(_stored_in, "exports", Kind.EXPORT),
     _reports,
     _open_cases,
     *(partial(_rows, rows) for rows in belongings.ROWS),

@@ -367,7 +367,7 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
     # Of a photo that is ready the renditions may have been lost.
     if media.status is not (MediaStatus.READY if entry.payload.get("lost") else MediaStatus.PROCESSING):
         return []
-    with _folder() as folder, telemetry.RENDER_SECONDS.time():
+    with scratch_folder() as folder, telemetry.RENDER_SECONDS.time():
         source, out = folder / "original", folder / "renditions"
         out.mkdir()
         if not await res.blobs.fetch(original_key(media.object_key), source):
@@ -431,8 +431,8 @@ async def _count_tries(res: Resources, entry: Entry, tries: int) -> None:
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder for one photo. Those that killed workers left behind go: they hold private originals."""
+def scratch_folder() -> Iterator[Path]:
+    """A folder for one photo, for some minutes at most. Those that killed workers left behind go: they hold private originals."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_mtime < time.time() - _LEFT_SECONDS:

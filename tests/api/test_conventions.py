@@ -52,6 +52,7 @@ OF_AN_ID = [
     ("PUT", "/v1/me/follow-requests/{}", "account_id"),
     ("DELETE", "/v1/me/follow-requests/{}", "account_id"),
     ("DELETE", "/v1/me/followers/{}", "account_id"),
+    ("GET", "/v1/me/exports/{}", "export_id"),
     ("GET", "/v1/posts/{}", "post_id"),
     ("PATCH", "/v1/posts/{}", "post_id"),
     ("DELETE", "/v1/posts/{}", "post_id"),

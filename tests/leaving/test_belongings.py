@@ -10,6 +10,8 @@ _NO_ACCOUNT = {
     "case_id",
     "resource_id",
     "size",
+    "photos",
+    "photos_done",
     "width",
     "height",
     "part_size",

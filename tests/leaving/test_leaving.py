@@ -154,6 +154,7 @@ async def test_nothing_is_left_but_what_others_have(
 ) -> None:
     there = await scene(alone, phone)
     one, me = there.one, int(there.one.id)
+    await one.call("POST", "/v1/me/export", 201)
     assert set(await everywhere(alone, me)) == {f"{table}.{column}" for table, column in COLUMNS}
     await leave(one, 401, "another password")
     await leave(one)
@@ -204,6 +205,48 @@ async def test_the_password_is_asked_for(alone: World, phone: httpx.AsyncClient)
         problem(answer, 401, "wrong-credentials")
     assert (await one.call("GET", "/v1/me"))["id"] == one.id
     assert await alone.pending() == []
+
+
+async def test_of_what_is_done_at_the_same_time_nothing_stays(
+    alone: World, phone: httpx.AsyncClient, stored: Traces
+) -> None:
+    for after in (0.0, 0.02, 0.05):
+        one, fan, star = [await Client.sign_up(phone) for _ in range(3)]
+        photo, other = [(await one.upload(jpeg(seed=seed)))["id"] for seed in (1, 2)]
+        await fan.follow(one)
+
+        async def ask(who: Client, method: str, path: str, **options: Any) -> int:
+            answer = await phone.request(method, path, headers=who.headers | options.pop("headers", {}), **options)
+            return answer.status_code
+
+        async def depart(client: Client, seconds: float) -> int:
+            await asyncio.sleep(seconds)
+            return await ask(client, "DELETE", "/v1/me", json={"password": PASSWORD})
+
+        upload = {"size": 9, "sha256": hashlib.sha256(b"a" * 9).hexdigest()}
+        spam = {"subject": {"kind": "account", "id": star.id}, "reason": "spam"}
+        statuses = await asyncio.gather(
+            depart(one, after),
+            ask(one, "POST", "/v1/posts", json={"media": [{"id": photo}]}),
+            ask(one, "POST", "/v1/posts", json={"media": [{"id": other}]}),
+            ask(one, "POST", "/v1/media", content=jpeg(seed=3)),
+            ask(one, "POST", "/v1/media/uploads", json=upload),
+            ask(one, "POST", "/v1/reports", json=spam),
+            ask(one, "POST", "/v1/me/export"),
+            ask(one, "PUT", f"/v1/accounts/{star.id}/follow"),
+            ask(one, "PUT", f"/v1/accounts/{fan.id}/block"),
+            ask(star, "PUT", f"/v1/accounts/{one.id}/follow"),
+            ask(star, "PUT", f"/v1/accounts/{one.id}/mute"),
+            alone.settle(),
+        )
+        assert statuses[0] == 204
+        assert set(statuses) <= {200, 201, 204, 401, 404, None}
+        await finish(alone)
+        assert await everywhere(alone, int(one.id)) == {}
+        for who in (fan, star):
+            assert await counters(who) == (0, 0, 0)
+    assert await stored.objects() == {}
+    assert await stored.open_uploads() == set()
 
 
 async def populate(world: World) -> tuple[int, list[int]]:

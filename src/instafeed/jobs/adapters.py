@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from instafeed import delivery, follow_requests, leaving, leftovers, media, notifications, posts, sweep
+from instafeed import delivery, exports, follow_requests, leaving, leftovers, media, notifications, posts, sweep
 from instafeed.resources import Resources
 from instafeed.storage.outbox import Kind
 from instafeed.work import Body, perform
@@ -19,6 +19,7 @@ VERBS: dict[Kind, Body] = {
     Kind.DISCARD: media.discard,
     Kind.APPROVE: follow_requests.approve_all,
     Kind.ERASE: leaving.erase,
+    Kind.EXPORT: exports.make,
 }
 
 

@@ -6,7 +6,6 @@ A test holds it against the schema: each column that can name an account is in i
 from dataclasses import dataclass
 
 from instafeed.ids import shard_of
-from instafeed.storage import outbox
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Kind
 
@@ -62,6 +61,7 @@ STEPS = (
     Rows("posts", "author_id"),
     Rows("media", "account_id"),
     Rows("uploads", "account_id"),
+    Rows("exports", "account_id"),
     Rows("reports", "reporter_id", anywhere=True),
 )
 """On these something hangs: a step of `leaving` deletes them with it."""
@@ -143,16 +143,16 @@ async def delete_edges(connection: Connection, edges: Edges, account_id: int, ot
     return [record[0] for record in records]
 
 
-async def delete_photos(connection: Connection, table: str, account_id: int, *, limit: int) -> list[str]:
-    """Delete at most `limit` rows of `media` or `uploads`; returns their object keys."""
+async def delete_stored(connection: Connection, table: str, account_id: int, *, limit: int) -> list[tuple[int, str]]:
+    """Delete at most `limit` rows of `media`, `uploads` or `exports`; returns their ids and object keys."""
     records = await connection.fetch(
         f"delete from {table} where shard = $1 and id = any(array(select id from {table} where shard = $1 and account_id = $2"
-        " limit $3)) returning object_key",
+        " limit $3)) returning id, object_key",
         shard_of(account_id),
         account_id,
         limit,
     )
-    return [record["object_key"] for record in records]
+    return [(record["id"], record["object_key"]) for record in records]
 
 
 async def delete_reports(connection: Connection, account_id: int, *, limit: int) -> int:
@@ -226,6 +226,18 @@ async def delete_account(connection: Connection, account_id: int) -> bool:
     return bool(counts[-1])
 
 
+async def export_keys(connection: Connection, account_id: int) -> list[str]:
+    """The objects of the account's exports of the last days."""
+    records = await connection.fetch(
+        "select distinct payload ->> 'key' as key from outbox"
+        " where shard = $1 and kind = $3 and payload -> 'account' = to_jsonb($2::bigint)",
+        shard_of(account_id),
+        account_id,
+        Kind.EXPORT,
+    )
+    return [record["key"] for record in records]
+
+
 async def object_keys(connection: Connection, account_id: int) -> list[str]:
     """The object keys of the account's photos that were deleted in the last days, in a lasting order."""
     records = await connection.fetch(
@@ -256,6 +268,6 @@ async def departures(connection: Connection) -> list[Departure]:
     records = await connection.fetch(
         "select id, payload -> 'account' as account, dead_at is not null as dead, error from outbox"
         " where done_at is null and kind = $1 order by id",
-        outbox.Kind.ERASE,
+        Kind.ERASE,
     )
     return [Departure(record["account"], record["id"], record["dead"], record["error"]) for record in records]

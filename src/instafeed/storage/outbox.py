@@ -42,6 +42,7 @@ class Kind(StrEnum):
     DISCARD = "discard"
     APPROVE = "approve"
     ERASE = "erase"
+    EXPORT = "export"
 
 
 @dataclass(frozen=True, slots=True)

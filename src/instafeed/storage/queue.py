@@ -17,7 +17,7 @@ _CONNECTIONS = 16
 
 _IDLE_LENGTH = 2
 
-QUEUES = ("fanout", "bulk", "media", "notify", "default")
+QUEUES = ("fanout", "bulk", "media", "notify", "default", "exports")
 CLOCK = "clock"
 """The queue of what runs by the clock: apart, so that no job can hold it up."""
 _QUEUE_OF = {
@@ -31,6 +31,7 @@ _QUEUE_OF = {
     Kind.DISCARD: "default",
     Kind.APPROVE: "default",
     Kind.ERASE: "default",
+    Kind.EXPORT: "exports",
 }
 
 
