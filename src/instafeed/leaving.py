@@ -87,6 +87,7 @@ async def erase(res: Resources, entry: Entry) -> list[FollowUp]:
                     await outbox.checkpoint(connection, entry.id, entry.position)
         for lists in (res.timelines, res.recents):
             await lists.forget(account_id)
+        await res.rights.release(await res.rights.hold([account_id]))
         left = await res.db.transact(partial(_finish, res, account_id))
         if not left:
             return await _look_again(res, entry, account_id, until) if entry.payload.get("again") else []

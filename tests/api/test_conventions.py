@@ -321,7 +321,7 @@ async def test_an_escaped_path_is_the_path_itself(ada: Client) -> None:
 
 ALLOWED = {
     "/v1/accounts": "POST",
-    "/v1/me": "GET, PATCH",
+    "/v1/me": "DELETE, GET, PATCH",
     "/v1/accounts/1": "GET",
     "/v1/accounts/1/posts": "GET",
     "/v1/accounts/1/follow": "DELETE, PUT",

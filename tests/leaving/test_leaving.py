@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import secrets
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ from instafeed import accounts, leaving, sweep, work
 from instafeed.errors import NotFound
 from instafeed.ids import shard_of
 from instafeed.storage import belongings
-from instafeed.storage.blobs import original_key, rendition_prefix
+from instafeed.storage import media as media_rows
+from instafeed.storage.blobs import new_object_key, original_key, rendition_prefix
 from instafeed.storage.outbox import Kind
 from tests.api.answers import anonymous, invalid, problem
 from tests.client import PASSWORD, Client
@@ -349,6 +351,28 @@ async def test_what_is_too_large_for_one_job_is_taken_up_by_the_next(
         if not entries:
             break
     await check(world, me, others)
+
+
+async def test_an_object_that_comes_late_is_found_by_the_second_look(world: World) -> None:
+    me, key, blobs = await world.account(), new_object_key(), world.res.blobs
+    async with world.res.db.acquire() as connection:
+        await media_rows.insert_pending(connection, world.res.ids.next(1), account_id=me, object_key=key)
+    await hide(world, me)
+    await world.perform(*await erasing(world))
+    late = rendition_prefix(key) + "640.jpg"
+    [discard, second] = await world.pending()
+    for entry in (discard, second):
+        assert await blobs.keys(rendition_prefix(key)) == []
+
+        async def content() -> AsyncIterator[bytes]:
+            yield b"late"
+
+        for name in (original_key(key), late):
+            await blobs.put(name, content(), size=4, content_type="image/jpeg")
+        await world.perform(*entry)
+    assert await blobs.size(original_key(key)) is None
+    assert await blobs.keys(rendition_prefix(key)) == []
+    assert await world.pending() == []
 
 
 async def test_what_comes_while_it_is_deleted_is_deleted_too(world: World) -> None:

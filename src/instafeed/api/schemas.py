@@ -134,7 +134,7 @@ class Export(_Response):
     """A copy of your data: a ZIP of JSON files and of your photos as you sent them, named by their ids."""
 
     id: Id
-    status: Literal["processing", "ready", "failed"]
+    status: Literal["processing", "ready", "failed"] = Field(examples=["ready"])
     """`failed`: ask for another one."""
     progress: int = Field(ge=0, le=100, examples=[40])
     """How much of it is made, in per cent."""
