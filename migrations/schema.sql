@@ -27,6 +27,7 @@ CREATE TABLE public.accounts (
     avatar_id bigint,
     avatar jsonb,
     website text DEFAULT ''::text NOT NULL,
+    left_at timestamp with time zone,
     CONSTRAINT accounts_check CHECK ((shard = ((id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -110,6 +111,22 @@ CREATE TABLE public.emails (
     account_id bigint NOT NULL,
     confirmed_at timestamp with time zone
 );
+
+CREATE TABLE public.exports (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    account_id bigint NOT NULL,
+    object_key text NOT NULL,
+    status text NOT NULL,
+    photos integer DEFAULT 0 NOT NULL,
+    photos_done integer DEFAULT 0 NOT NULL,
+    size bigint,
+    ready_at timestamp with time zone,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT exports_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
+    CONSTRAINT exports_check1 CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
 
 CREATE TABLE public.followers (
     shard smallint NOT NULL,
@@ -425,6 +442,9 @@ ALTER TABLE ONLY public.counters
 ALTER TABLE ONLY public.emails
     ADD CONSTRAINT emails_pkey PRIMARY KEY (email);
 
+ALTER TABLE ONLY public.exports
+    ADD CONSTRAINT exports_pkey PRIMARY KEY (shard, id);
+
 ALTER TABLE ONLY public.followers
     ADD CONSTRAINT followers_pkey PRIMARY KEY (shard, followee_id, follower_id);
 
@@ -505,11 +525,19 @@ ALTER TABLE ONLY public.warnings
 
 CREATE INDEX accounts_celebrities ON ONLY public.accounts USING btree (id) WHERE (delivery > 0);
 
+CREATE INDEX activity_actor ON ONLY public.activity USING btree (actor_id);
+
 CREATE INDEX audit_log_account ON public.audit_log USING btree (account_id, id);
 
 CREATE INDEX blocks_id ON ONLY public.blocks USING btree (shard, blocker_id, id);
 
 CREATE INDEX comments_post ON ONLY public.comments USING btree (shard, post_id, parent_id, id);
+
+CREATE INDEX emails_account ON public.emails USING btree (account_id);
+
+CREATE INDEX exports_account ON ONLY public.exports USING btree (shard, account_id);
+
+CREATE INDEX exports_expires ON ONLY public.exports USING btree (expires_at);
 
 CREATE INDEX followers_id ON ONLY public.followers USING btree (shard, followee_id, id);
 
@@ -534,6 +562,8 @@ CREATE INDEX media_stored ON ONLY public.media USING btree (substr(sha256((objec
 CREATE INDEX media_unposted ON ONLY public.media USING btree (id) WHERE ((post_id IS NULL) AND (status <> 'pending'::text));
 
 CREATE INDEX mutes_id ON ONLY public.mutes USING btree (shard, muter_id, id);
+
+CREATE INDEX mutes_muted ON ONLY public.mutes USING btree (muted_id);
 
 CREATE INDEX outbox_done ON ONLY public.outbox USING btree (done_at) WHERE (done_at IS NOT NULL);
 

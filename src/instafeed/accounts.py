@@ -250,13 +250,15 @@ async def set_suspended(change: Change, account_id: int, *, suspended: bool) -> 
     """Suspend an account, or bring it back, in the running transaction, in which it is locked; False if it is so already.
 
     Raises:
+        NotFound: it left, and does not come back.
         RedisAway: it goes on: its sessions could not be ended everywhere.
     """
     account = await account_rows.get(change.connection, account_id)
     if account is None or account.suspended == suspended:
         return False
     await change.hold_author(account_id)
-    await account_rows.set_suspended(change.connection, account_id, suspended=suspended)
+    if not await account_rows.set_suspended(change.connection, account_id, suspended=suspended):
+        raise NotFound
     if suspended:
         await end_all(change, account_id)
     return True

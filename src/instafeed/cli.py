@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("--status", action="store_true", help="say what is applied, change nothing")
     migrate.set_defaults(run=_migrate)
 
-    admin = commands.add_parser("admin", help="say who is an admin, suspend accounts, sweep photos")
+    admin = commands.add_parser("admin", help="say who is an admin, suspend accounts, sweep photos, see deletions")
     actions = admin.add_subparsers(required=True, metavar="ACTION")
     for action, text in _ADMIN.items():
         parser_of_action = actions.add_parser(action, help=text)
@@ -84,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--dry-run", action="store_true", help="say what is found, change nothing")
     sweep.add_argument("--all", action="store_true", help="delete objects without a row even where most have none")
     sweep.set_defaults(run=_sweep)
+    departures = actions.add_parser("departures", help="say how far the deletion of accounts is that left")
+    departures.set_defaults(run=_departures)
 
     check = commands.add_parser("check", help="say which of the servers answer")
     check.set_defaults(run=_check)
@@ -259,6 +261,26 @@ def _sweep(options: argparse.Namespace) -> int:
         _say(error.detail)
         return 1
     sys.stdout.write(f"{found.total()} found{', nothing changed' if options.dry_run else ''}\n")
+    return 0
+
+
+def _departures(_: argparse.Namespace) -> int:
+    from instafeed import leaving  # noqa: PLC0415
+    from instafeed.errors import InstafeedError  # noqa: PLC0415
+    from instafeed.resources import open_resources  # noqa: PLC0415
+
+    async def run() -> None:
+        async with open_resources(Settings.from_environ(os.environ)) as res:
+            for departure, left in await leaving.departures(res):
+                rows = ", ".join(f"{name} {count}" for name, count in left.items() if count) or "no rows left"
+                state = f"GIVEN UP ({departure.error})" if departure.dead else departure.error or "under way"
+                sys.stdout.write(f"{departure.account_id}  {state}  {rows}\n")
+
+    try:
+        asyncio.run(run())
+    except InstafeedError as error:
+        _say(error.detail)
+        return 1
     return 0
 
 

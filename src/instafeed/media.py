@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from instafeed import posts, telemetry
+from instafeed import access, posts, telemetry
 from instafeed.errors import (
     DigestMismatch,
     MediaIncomplete,
@@ -251,12 +251,17 @@ async def become(
 
 async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str, camera_facts: bool) -> Media | None:
     """Note that bytes are about to arrive; returns the photo if they have arrived before."""
+
+    async def insert(connection: Connection) -> bool:
+        await access.lock_self(connection, viewer)
+        return await media_rows.insert_pending(
+            connection, media_id, account_id=viewer.account_id, object_key=object_key, camera_facts=camera_facts
+        )
+
     for _ in range(2):
+        if await res.db.transact(insert):
+            return None
         async with res.db.acquire() as connection:
-            if await media_rows.insert_pending(
-                connection, media_id, account_id=viewer.account_id, object_key=object_key, camera_facts=camera_facts
-            ):
-                return None
             there = await media_rows.get(connection, media_id)
         if there is None or there.account_id != viewer.account_id:
             break  # two processes made the same id
@@ -362,7 +367,7 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
     # Of a photo that is ready the renditions may have been lost.
     if media.status is not (MediaStatus.READY if entry.payload.get("lost") else MediaStatus.PROCESSING):
         return _next(entry, media)
-    with _folder() as folder, telemetry.RENDER_SECONDS.time():
+    with scratch_folder() as folder, telemetry.RENDER_SECONDS.time():
         source, out = folder / "original", folder / "renditions"
         out.mkdir()
         if not await res.blobs.fetch(original_key(media.object_key), source):
@@ -436,8 +441,8 @@ async def _count_tries(res: Resources, entry: Entry, tries: int) -> None:
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder for one photo. Those that killed workers left behind go: they hold private originals."""
+def scratch_folder() -> Iterator[Path]:
+    """A folder for one photo, for some minutes at most. Those that killed workers left behind go: they hold private originals."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_mtime < time.time() - _LEFT_SECONDS:

@@ -184,6 +184,28 @@ class Upload:
         return min(self.part_size, self.size - (number - 1) * self.part_size)
 
 
+class ExportStatus(StrEnum):
+    """How far a copy of somebody's data is."""
+
+    PROCESSING = "processing"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A copy of somebody's data; `size` is None until it is ready."""
+
+    id: int
+    account_id: int
+    object_key: str
+    status: ExportStatus
+    photos: int
+    photos_done: int
+    size: int | None
+    expires_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Mention:
     """An account that a text names; `start` and `length` are code points, the sign before the name included."""

@@ -54,6 +54,7 @@ async def add(
     res: Resources, connection: Connection, viewer: Viewer, post_id: int, *, caption: str, photos: list[PhotoOfPost]
 ) -> int | None:
     """What `create` does, in the running transaction; returns the fan-out to ring for, if it is published at once."""
+    await access.lock_self(connection, viewer)
     if not await post_rows.insert(connection, post_id, author_id=viewer.account_id, caption=caption):
         return None
     await captions.write(connection, viewer, post_id, caption)

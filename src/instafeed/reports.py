@@ -61,6 +61,7 @@ async def create(
     report = Report(report_id, viewer.account_id, reason, detail)
 
     async def body(connection: Connection) -> Report:
+        await access.lock_self(connection, viewer)
         found = await report_rows.get(connection, report_id, reporter_id=viewer.account_id, subject_id=subject_id)
         if found is not None:
             return found

@@ -3,7 +3,7 @@
 import time
 from datetime import timedelta
 
-from instafeed import media, telemetry, uploads
+from instafeed import exports, media, telemetry, uploads
 from instafeed.ids import lowest_at, shard_of
 from instafeed.resources import Resources
 from instafeed.storage import accounts, idempotency, mail_tokens, outbox, seen
@@ -61,7 +61,7 @@ async def heal(res: Resources) -> None:
 
 
 async def clear(res: Resources) -> None:
-    """Forget uploads that broke off, work done last week, replies kept for a day, and names and tokens
+    """Forget uploads that broke off, exports that expired, work done last week, replies kept for a day, and names and tokens
     that do not count any more.
     """
     before = abandoned_before(res)
@@ -82,6 +82,8 @@ async def clear(res: Resources) -> None:
     if expired := await uploads.expire(res, limit=_CLEAR_AT_ONCE):
         telemetry.LEFTOVERS.labels("expired_upload").inc(expired)
         telemetry.logger().info("expired uploads were cleared", count=expired)
+    if gone := await exports.expire(res, limit=_CLEAR_AT_ONCE):
+        telemetry.logger().info("expired exports were cleared", count=gone)
 
 
 def abandoned_before(res: Resources) -> float:

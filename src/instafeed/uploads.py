@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from instafeed import media, telemetry
+from instafeed import access, media, telemetry
 from instafeed.errors import (
     DigestMismatch,
     InstafeedError,
@@ -24,7 +24,6 @@ from instafeed.media import Stored
 from instafeed.meter import Meter
 from instafeed.models import Media, Upload, Viewer
 from instafeed.resources import Resources
-from instafeed.storage import accounts as account_rows
 from instafeed.storage import media as media_rows
 from instafeed.storage import uploads as upload_rows
 from instafeed.storage.blobs import PART_BYTES, StoredPart, new_object_key, original_key
@@ -64,7 +63,7 @@ async def begin(
                 return there, None
             # The same request came before and broke off. Should it be still at it, it finds its row gone.
             left = await _drop(res, connection, there)
-        await account_rows.lock(connection, [viewer.account_id])  # or two at once would both be the last one
+        await access.lock_self(connection, viewer)  # or two at once would both be the last one
         if await upload_rows.count(connection, viewer.account_id) >= settings.upload_max_open:
             raise TooManyUploads(f"At most {settings.upload_max_open} uploads may be open.")
         inserted = await upload_rows.insert(

@@ -38,8 +38,14 @@ Body = Callable[[Resources, Entry], Awaitable[Outcome]]
 
 LONGEST_SECONDS = 50.0
 """Work that takes longer has failed; what it noted with a checkpoint is kept."""
+_LONGER = {Kind.EXPORT: 3600.0}
 
 _log = telemetry.logger()
+
+
+def longest_seconds(kind: Kind) -> float:
+    """What work of this kind may take: `LONGEST_SECONDS`, but for what cannot be done in parts."""
+    return _LONGER.get(kind, LONGEST_SECONDS)
 
 
 async def note(res: Resources, connection: Connection, shard: int, kind: Kind, payload: dict[str, Any]) -> int:
@@ -53,7 +59,7 @@ async def perform(res: Resources, entry_id: int, kind: Kind, body: Body) -> None
     """Do the work of an outbox entry, unless it is done or somebody else is at it.
 
     `body` may run several times, late, and out of order. What it returns is noted in the transaction that marks the
-    entry as done. After an error, or `LONGEST_SECONDS`, the entry is tried again later; when this process stops, it is
+    entry as done. After an error, or `longest_seconds`, the entry is tried again later; when this process stops, it is
     free at once.
     """
     claim = asyncio.create_task(_claim(res, entry_id))
@@ -76,7 +82,7 @@ async def _work(res: Resources, entry: Entry, body: Body) -> None:
     heart = asyncio.create_task(_keep_lease(res, entry.id))
     try:
         with telemetry.JOB_SECONDS.labels(entry.kind).time():
-            async with asyncio.timeout(LONGEST_SECONDS):
+            async with asyncio.timeout(longest_seconds(entry.kind)):
                 outcome = await body(res, entry)
     except Exception as error:
         await _fail(res, entry, error)

@@ -52,6 +52,7 @@ OF_AN_ID = [
     ("PUT", "/v1/me/follow-requests/{}", "account_id"),
     ("DELETE", "/v1/me/follow-requests/{}", "account_id"),
     ("DELETE", "/v1/me/followers/{}", "account_id"),
+    ("GET", "/v1/me/exports/{}", "export_id"),
     ("GET", "/v1/posts/{}", "post_id"),
     ("PATCH", "/v1/posts/{}", "post_id"),
     ("DELETE", "/v1/posts/{}", "post_id"),
@@ -321,7 +322,7 @@ async def test_an_escaped_path_is_the_path_itself(ada: Client) -> None:
 
 ALLOWED = {
     "/v1/accounts": "POST",
-    "/v1/me": "GET, PATCH",
+    "/v1/me": "DELETE, GET, PATCH",
     "/v1/accounts/1": "GET",
     "/v1/accounts/1/posts": "GET",
     "/v1/accounts/1/follow": "DELETE, PUT",

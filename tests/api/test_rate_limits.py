@@ -161,6 +161,17 @@ async def test_guessing_one_password_is_limited_wherever_it_comes_from(gate: htt
     assert (await gate.get("/v1/me", headers=client.headers)).status_code == 200
 
 
+async def test_guessing_a_password_to_delete_an_account_is_limited(gate: httpx.AsyncClient) -> None:
+    client = await Client.sign_up(gate)
+
+    async def leave(password: str) -> httpx.Response:
+        headers = client.headers | from_(an_address())
+        return await gate.request("DELETE", "/v1/me", json={"password": password}, headers=headers)
+
+    assert {(await leave("a wrong guess")).status_code for _ in range(10)} == {401}
+    assert refused(await leave(PASSWORD), limits.LOG_IN_NAME) > 20
+
+
 async def test_guessing_many_passwords_is_limited_by_address(
     gate: httpx.AsyncClient, res: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:

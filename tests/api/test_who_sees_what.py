@@ -12,7 +12,7 @@ from instafeed import accounts
 from instafeed.models import EventType
 from instafeed.resources import Resources
 from tests.api.answers import anonymous
-from tests.client import Client
+from tests.client import PASSWORD, Client
 
 pytestmark = pytest.mark.usefixtures("workers")
 SignUp = Callable[..., Awaitable[Client]]
@@ -38,6 +38,7 @@ PUBLIC: dict[str, set[str]] = {
     "formerly blocked": ALL - TOLD,
     "follower of a suspended account": set(),
     "follower of a returned account": ALL,
+    "follower of somebody who left": set(),
     "author": PROFILE | CONTENT | TOLD | NAMED | {"report comment"},
 }
 PRIVATE = PUBLIC | {
@@ -48,6 +49,11 @@ PRIVATE = PUBLIC | {
     "former follower": PROFILE | COMPANY | {"report"},
     "removed follower": PROFILE | COMPANY | {"report"},
     "formerly blocked": PROFILE | COMPANY | {"report"},
+}
+
+OPERATIONS = {
+    "follower of a suspended account": (accounts.suspend,),
+    "follower of a returned account": (accounts.suspend, accounts.unsuspend),
 }
 
 
@@ -106,10 +112,10 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
         case "formerly blocked":
             await author.block(viewer)
             await author.unblock(viewer)
-        case "follower of a suspended account" | "follower of a returned account":
-            await accounts.suspend(res, author.account["username"])
-    if kind == "follower of a returned account":
-        await accounts.unsuspend(res, author.account["username"])
+        case "follower of somebody who left":
+            await author.call("DELETE", "/v1/me", 204, json={"password": PASSWORD})
+    for verb in OPERATIONS.get(kind, ()):
+        await verb(res, author.account["username"])
     return Scene(author, viewer, friend, posts[0]["id"], comments[0]["id"], marker, posts[1]["id"], tag)
 
 

@@ -22,6 +22,7 @@ from instafeed.api import (
     feeds,
     follow_requests,
     follows,
+    leaving,
     likes,
     media,
     mutes,
@@ -89,21 +90,11 @@ def create_app(settings: Settings) -> FastAPI:
     graph = (follows, follow_requests, blocks, mutes)
     reactions = (likes, saves, comments)
     for part in (
-        *(
-            accounts,
-            avatars,
-            credentials,
-            sessions,
-            *graph,
-            uploads,
-            media,
-            posts,
-            *reactions,
-            feeds,
-            tags,
-            search,
-            events,
-        ),
+        *(accounts, avatars, credentials, leaving, sessions),
+        *graph,
+        *(uploads, media, posts),
+        *reactions,
+        *(feeds, tags, search, events),
         *(reports, admin, operations, docs),
     ):
         app.include_router(part.router)

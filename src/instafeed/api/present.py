@@ -14,6 +14,7 @@ from instafeed.storage.blobs import original_key
 
 _SMALL = frozenset({"150"})
 _SIZES = frozenset({"150", "320", "640"})
+_EXPORT_URL_SECONDS = 3600
 
 
 def relation(value: models.Relation) -> schemas.Relation:
@@ -150,6 +151,22 @@ def upload(res: Resources, value: models.Upload, arrived: Container[int]) -> sch
         size=value.size,
         part_size=value.part_size,
         parts=[part(number) for number in value.numbers],
+        expires_at=value.expires_at,
+    )
+
+
+def export(res: Resources, value: models.Export) -> schemas.Export:
+    """A copy of somebody's data, with a signed URL once it is ready."""
+    ready = value.status is models.ExportStatus.READY
+    # Lists and the end of the ZIP are the last hundredth.
+    progress = 100 if ready else 99 * value.photos_done // max(value.photos, 1)
+    return schemas.Export(
+        id=value.id,
+        status=value.status.value,
+        progress=progress,
+        bytes=value.size,
+        url=res.blobs.download_url(value.object_key, seconds=_EXPORT_URL_SECONDS) if ready else None,
+        created_at=models.made_at(value.id),
         expires_at=value.expires_at,
     )
 

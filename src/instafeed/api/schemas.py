@@ -199,6 +199,29 @@ class NewAccount(_Request):
     """What this log-in is called in the list of devices."""
 
 
+class Export(_Response):
+    """A copy of your data: a ZIP of JSON files and of your photos as you sent them, named by their ids."""
+
+    id: Id
+    status: Literal["processing", "ready", "failed"] = Field(examples=["ready"])
+    """`failed`: ask for another one."""
+    progress: int = Field(ge=0, le=100, examples=[40])
+    """How much of it is made, in per cent."""
+    bytes: int | None = Field(examples=[73400320])
+    """How large it is, once it is ready."""
+    url: str | None = Field(examples=["https://photos.example/exports/Zm9v.zip?X-Amz-Signature=..."])
+    """Where to fetch it, once it is ready; good for an hour. Read the export again for another URL."""
+    created_at: Time
+    expires_at: Time
+    """When it is deleted."""
+
+
+class Farewell(_Request):
+    """What proves that it is you who deletes your account."""
+
+    password: Password = Field(examples=["correct horse battery staple"], json_schema_extra={"format": "password"})
+
+
 class AccountPatch(_Request):
     """Changes to an account. What is left out stays as it is; an empty text takes a text away."""
 

@@ -7,7 +7,9 @@ from instafeed import (
     avatars,
     comments,
     delivery,
+    exports,
     follow_requests,
+    leaving,
     leftovers,
     mails,
     media,
@@ -33,6 +35,8 @@ VERBS: dict[Kind, Body] = {
     Kind.APPROVE: follow_requests.approve_all,
     Kind.MAIL: mails.send,
     Kind.AVATAR: avatars.show,
+    Kind.ERASE: leaving.erase,
+    Kind.EXPORT: exports.make,
 }
 
 

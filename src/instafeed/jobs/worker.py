@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from arq.typing import WorkerCoroutine
 
 _POLL_SECONDS = 0.01
-_JOB_SECONDS = work.LONGEST_SECONDS + 10
+_SLACK_SECONDS = 10
+_JOB_SECONDS = work.LONGEST_SECONDS + _SLACK_SECONDS
 _STOP_SECONDS = 3
 _PAUSE_SECONDS = 0.5
 # Photos take a core each, and their decoder's memory. Chunks of a fan-out keep PostgreSQL and Redis busy in turns, and more
-# at once would make Redis's other clients wait. The others wait for servers.
-_AT_ONCE = {"media": 2, "bulk": 3}
+# at once would make Redis's other clients wait. Exports hold a part of an upload each. The others wait for servers.
+_AT_ONCE = {"media": 2, "bulk": 3, "exports": 2}
 _AT_ONCE_DEFAULT = 10
 # What killed workers were at stays at the head of their queue for `_JOB_SECONDS`, and must not hide what is behind it.
 _READ_AT_ONCE = 2000
@@ -47,7 +48,7 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
         func(
             cast("WorkerCoroutine", adapters.job(kind)),
             name=kind.value,
-            timeout=_JOB_SECONDS,
+            timeout=work.longest_seconds(kind) + _SLACK_SECONDS,
             keep_result=0,
             max_tries=3,
         )

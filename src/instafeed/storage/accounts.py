@@ -165,13 +165,30 @@ async def set_avatar(
     )
 
 
-async def set_suspended(connection: Connection, account_id: int, *, suspended: bool) -> None:
-    """Suspend an account, or end its suspension."""
+async def set_suspended(connection: Connection, account_id: int, *, suspended: bool) -> bool:
+    """Suspend an account, or end its suspension; False if it left: that is how it is hidden."""
+    return bool(
+        await connection.fetchval(
+            "update accounts set suspended_at = case when $3 then now() end where shard = $1 and id = $2 and left_at is null"
+            " returning true",
+            shard_of(account_id),
+            account_id,
+            suspended,
+        )
+    )
+
+
+async def leave(connection: Connection, account_id: int) -> None:
+    """Hide an account for ever; its name is held as one that it gave up."""
     await connection.execute(
-        "update accounts set suspended_at = case when $3 then now() end where shard = $1 and id = $2",
+        "update usernames set held_until = now() + make_interval(days => $2) where account_id = $1 and held_until is null",
+        account_id,
+        HELD_DAYS,
+    )
+    await connection.execute(
+        "update accounts set left_at = now(), suspended_at = now() where shard = $1 and id = $2",
         shard_of(account_id),
         account_id,
-        suspended,
     )
 
 

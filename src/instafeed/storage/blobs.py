@@ -77,6 +77,11 @@ def is_object_key(name: str) -> bool:
     return re.fullmatch(r"[\w-]{24}-[0-9a-f]{8,}", name, re.ASCII) is not None
 
 
+def new_export_key() -> str:
+    """Where a copy of somebody's data is put: a name that nobody can guess."""
+    return f"exports/{secrets.token_urlsafe(18)}-{int(time.time()):x}.zip"
+
+
 def original_key(object_key: str) -> str:
     """Where a photo is kept as it was sent: private."""
     return f"originals/{object_key}"
@@ -264,6 +269,10 @@ class Blobs:
         if self._cdn is not None:
             return self._cdn.url(key, until=since + seconds)
         return self._outside.url("GET", self._prefix + key, at=since, seconds=seconds)
+
+    def download_url(self, key: str, *, seconds: int) -> str:
+        """A URL of the object for its owner, straight from the store, valid for so many seconds."""
+        return self._outside.url("GET", self._prefix + key, at=time.time(), seconds=seconds)
 
     def url_seconds_left(self, key: str) -> int:
         """For how long `url` goes on giving the same URL as now."""

@@ -74,6 +74,19 @@ async def get(connection: Connection, comment_id: int) -> CommentRow | None:
     return _from_record(record) if record else None
 
 
+async def ids_of_author(connection: Connection, account_id: int, *, above: int, limit: int) -> list[int]:
+    """The comments by an account with ids above `above`, lowest first."""
+    records = await connection.fetch(
+        "select comment_id from commented where shard = $1 and account_id = $2 and comment_id > $3"
+        " order by comment_id limit $4",
+        shard_of(account_id),
+        account_id,
+        above,
+        limit,
+    )
+    return [record["comment_id"] for record in records]
+
+
 async def delete(connection: Connection, comment: CommentRow) -> bool:
     """Delete one comment; False if it is gone already."""
     gone = await connection.fetchval(

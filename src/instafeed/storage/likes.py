@@ -54,6 +54,18 @@ async def page(connection: Connection, post_id: int, *, below: int, limit: int) 
     return [(record["id"], record["account_id"]) for record in records]
 
 
+async def posts_of_account(connection: Connection, account_id: int, *, above: int, limit: int) -> list[int]:
+    """The posts that the account likes with ids above `above`, lowest first."""
+    records = await connection.fetch(
+        "select post_id from likes where shard = $1 and account_id = $2 and post_id > $3 order by post_id limit $4",
+        shard_of(account_id),
+        account_id,
+        above,
+        limit,
+    )
+    return [record["post_id"] for record in records]
+
+
 async def delete_some(connection: Connection, post_id: int, *, limit: int) -> int:
     """Delete up to so many likes of a post that is gone; returns how many."""
     records = await connection.fetch(

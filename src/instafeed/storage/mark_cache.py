@@ -138,6 +138,11 @@ class MarkCache:
         text = ",".join([f"floor,{floor}", *fields])
         await node.run(_FILL, self._keys(fill.account_id, fill.epoch), fill.token, _SECONDS, text)
 
+    async def forget(self, account_id: int) -> None:
+        """Nobody will ask how the account marked posts any more."""
+        node = await self._redis.node(self._tag(account_id))
+        await node.send("DEL", *self._keys(account_id, node.epoch))
+
     async def hold_like(self, account_id: int, post_id: int, *, liked: bool) -> Hold:
         """From now on, until `release` or for a minute, the database is asked how the account marks posts."""
         return await self._hold(Hold(account_id, post_id, 1, liked, secrets.token_hex(8)))

@@ -105,6 +105,29 @@ async def get(connection: Connection, media_id: int) -> Media | None:
     return _from_record(record) if record else None
 
 
+async def count(connection: Connection, account_id: int) -> int:
+    """How many photos the account has whose bytes have come."""
+    found: int = await connection.fetchval(
+        "select count(*) from media where shard = $1 and account_id = $2 and status <> 'pending'",
+        shard_of(account_id),
+        account_id,
+    )
+    return found
+
+
+async def page(connection: Connection, account_id: int, *, above: int, limit: int) -> list[Media]:
+    """The account's photos whose bytes have come, posted or not, oldest first, with ids above `above`."""
+    records = await connection.fetch(
+        f"select {_COLUMNS} from media where shard = $1 and account_id = $2 and id > $3 and status <> 'pending'"
+        " order by id limit $4",
+        shard_of(account_id),
+        account_id,
+        above,
+        limit,
+    )
+    return [_from_record(record) for record in records]
+
+
 async def with_digest(connection: Connection, account_id: int, sha256: bytes) -> Media | None:
     """The account's photo with this SHA-256 that did not fail; at best one that can still be posted, as long as if it had
     been uploaded now.

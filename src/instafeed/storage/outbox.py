@@ -45,6 +45,8 @@ class Kind(StrEnum):
     APPROVE = "approve"
     MAIL = "mail"
     AVATAR = "avatar"
+    ERASE = "erase"
+    EXPORT = "export"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,20 @@ def _from_record(record: Record) -> Entry:
     )
 
 
-async def add(connection: Connection, entry_id: int, kind: Kind, payload: dict[str, Any]) -> None:
-    """Note work to do; call it in the transaction that causes the work. Ids in `payload` are plain integers."""
+async def add(
+    connection: Connection, entry_id: int, kind: Kind, payload: dict[str, Any], *, seconds: float = FIRST_RING_SECONDS
+) -> None:
+    """Note work to do; call it in the transaction that causes the work. Ids in `payload` are plain integers.
+
+    The sweep rings for it after `seconds`: work that is to wait so long is not rung for before.
+    """
     await connection.execute(
         "insert into outbox (shard, id, kind, payload, due_at) values ($1, $2, $3, $4, now() + make_interval(secs => $5))",
         shard_of(entry_id),
         entry_id,
         kind,
         payload,
-        FIRST_RING_SECONDS,
+        seconds,
     )
 
 

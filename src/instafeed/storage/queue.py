@@ -17,7 +17,7 @@ _CONNECTIONS = 16
 
 _IDLE_LENGTH = 2
 
-QUEUES = ("fanout", "bulk", "media", "notify", "mail", "default")
+QUEUES = ("fanout", "bulk", "media", "notify", "mail", "default", "exports")
 CLOCK = "clock"
 """The queue of what runs by the clock: apart, so that no job can hold it up."""
 _QUEUE_OF = {
@@ -34,6 +34,8 @@ _QUEUE_OF = {
     Kind.APPROVE: "default",
     Kind.MAIL: "mail",
     Kind.AVATAR: "default",
+    Kind.ERASE: "default",
+    Kind.EXPORT: "exports",
 }
 
 

@@ -429,6 +429,11 @@ class Timelines:
         """Take posts out of a timeline."""
         await self._redis.run(_REMOVE, [self._key(account_id)], ",".join(map(str, post_ids)))
 
+    async def forget(self, account_id: int) -> None:
+        """Drop a timeline, and what was read ahead below it."""
+        key = self._key(account_id)
+        await self._redis.call(key, "DEL", key, f"{key}:lock", f"{key}:ahead")
+
     async def entries(self, account_id: int) -> list[int]:
         """All ids that the list holds, in its order, also while it is rebuilt."""
         key = self._key(account_id)

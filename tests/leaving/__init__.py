@@ -1,0 +1,1 @@
+"""Leaving, and taking a copy along."""
