@@ -24,8 +24,8 @@ async def publish(res: Resources, client: Client, caption: str) -> dict[str, Any
     return found
 
 
-def ref(who: Client) -> dict[str, str]:
-    return {name: who.account[name] for name in ("id", "username", "display_name")}
+def ref(who: Client) -> dict[str, Any]:
+    return {name: who.account[name] for name in ("id", "username", "display_name", "avatar")}
 
 
 async def told(res: Resources, who: Client) -> set[str]:

@@ -310,6 +310,8 @@ async def everything_in_redis(res: Resources) -> str:
                     said += await cast("Awaitable[list[bytes]]", redis.lrange(key, 0, -1))
                 case b"set":
                     said += await cast("Awaitable[set[bytes]]", redis.smembers(key))
+                case b"hash":
+                    said += (await cast("Awaitable[dict[bytes, bytes]]", redis.hgetall(key))).items()
                 case b"stream":
                     said += await redis.xrange(key)
                 case other:

@@ -48,7 +48,7 @@ async def test_comments_come_newest_first_and_replies_oldest_first(sign_up: Sign
     first = await comment(fan, post_id, "  What a\r\nlight! ")
     assert ID.fullmatch(first["id"])
     assert is_now(first["created_at"])
-    writer = {name: fan.account[name] for name in ("id", "username", "display_name")}
+    writer = {name: fan.account[name] for name in ("id", "username", "display_name", "avatar")}
     assert first | {"id": "", "created_at": ""} == {
         "id": "",
         "post_id": post_id,

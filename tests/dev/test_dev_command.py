@@ -127,7 +127,7 @@ async def test_it_starts_says_where_and_stops_without_a_trace(tmp_path: Path, pr
         started = processes(dev.process.pid)
         assert len(started) > 10
         assert await dev.end(signal.SIGTERM, seconds=20) == 0
-        assert gone(started, 0)
+        assert gone(started, 5)
     assert dev.output.endswith("Stopping ...\nStopped.\n")
     assert (data / "secret_key").stat().st_mode & 0o077 == 0
 
@@ -152,7 +152,7 @@ async def test_kill_9_leaves_no_process_and_the_next_start_works(
         assert await dev.end(signal.SIGKILL, seconds=20) == -signal.SIGKILL
     async with running(data, port=dev.port) as dev:
         await dev.read_until("Stop  Ctrl-C", seconds=30)
-        assert gone(started, 0)
+        assert gone(started, 5)
         async with httpx.AsyncClient(base_url=dev.url) as client:
             body = {"username": "ada", "password": "correct horse battery"}
             assert (await client.post("/v1/sessions", json=body)).status_code == 201
@@ -172,7 +172,7 @@ async def test_a_program_that_dies_is_started_again_and_a_server_that_dies_ends_
         os.kill(redis, signal.SIGKILL)
         assert await asyncio.wait_for(dev.process.wait(), 6) == 1
         await dev.read_until("instafeed dev: The embedded Redis has ended (signal SIGKILL). Its log is", seconds=1)
-        assert gone(set(started), 0)
+        assert gone(set(started), 5)
 
 
 async def test_a_program_that_cannot_run_is_given_up(tmp_path: Path, processes: Processes, gone: Gone) -> None:
@@ -185,7 +185,7 @@ async def test_a_program_that_cannot_run_is_given_up(tmp_path: Path, processes: 
             started = processes(dev.process.pid)
             await dev.read_until("instafeed dev: The worker ended 5 times within 60 seconds", seconds=60)
             assert await asyncio.wait_for(dev.process.wait(), 6) == 1
-            assert gone(started, 0)
+            assert gone(started, 5)
     assert "Address already in use" in dev.output
 
 
@@ -258,5 +258,5 @@ async def test_an_ordinary_user_needs_nothing_more(tmp_path: Path, processes: Pr
         began = time.monotonic()
         assert await dev.end(signal.SIGTERM, seconds=20) == 0
         assert time.monotonic() - began < 5
-        assert gone(started, 0)
+        assert gone(started, 5)
     assert (data / "secrets.json").stat().st_uid == 65534
