@@ -10,7 +10,7 @@ _WIDTH, _HEIGHT, _MARGIN, _TOP = 300, 220, 56, 44
 _CURVES = (
     ("first page, by posts of the site", r"growth: first page, ([\d,]+) posts"),
     ("first page, by accounts followed", r"growth: first page, ([\d,]+) followees"),
-    ("fan-out to one follower, by followers", r"growth: fan-out, ([\d,]+) followers"),
+    ("fan-out a follower, by followers", r"growth: fan-out, ([\d,]+) followers"),
 )
 
 
