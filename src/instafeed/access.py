@@ -8,6 +8,7 @@ from typing import TypeVar
 from instafeed.errors import NotFound, Unauthenticated
 from instafeed.models import Account, Listed, Page, Post, Relation, Viewer
 from instafeed.storage import accounts as account_rows
+from instafeed.storage import locks
 from instafeed.storage import posts as post_rows
 from instafeed.storage import relations as relation_rows
 from instafeed.storage.database import Connection
@@ -108,6 +109,20 @@ async def see_post(connection: Connection, viewer: Viewer, post_id: int) -> Post
     return post
 
 
+async def join_post(connection: Connection, viewer: Viewer, post_id: int) -> Post:
+    """Like `see_post`, for a viewer who is about to add something to the post, or take it away: until the transaction ends
+    nobody deletes the post, nor changes the viewer's account.
+
+    Raises:
+        NotFound: there is none that the viewer may see.
+        Unauthenticated: the viewer was suspended a moment ago.
+    """
+    # The post before the account: whoever deletes a post takes them in this order too.
+    await locks.share(connection, post_id)
+    await lock_self(connection, viewer)
+    return await see_post(connection, viewer, post_id)
+
+
 async def page(
     connection: Connection, viewer: Viewer, fetch: Fetch, *, below: int, limit: int, rule: Rule = listed
 ) -> Page[Listed]:
@@ -117,13 +132,11 @@ async def page(
         return await fetch(below=position, limit=size)
 
     async def shown(found: list[tuple[int, int]]) -> list[tuple[int, Listed]]:
-        wanted = [account_id for _, account_id in found]
-        accounts = await account_rows.get_many(connection, wanted)
-        relations = await relation_rows.get_many(connection, me, wanted)
+        seen = await among(connection, viewer, [account_id for _, account_id in found], rule)
         return [
-            (id_, Listed(id_, accounts[account_id], None if account_id == me else relations[account_id]))
+            (id_, Listed(id_, seen[account_id][0], None if account_id == me else seen[account_id][1]))
             for id_, account_id in found
-            if account_id in accounts and rule(accounts[account_id], me, relations[account_id])
+            if account_id in seen
         ]
 
     me = viewer.account_id

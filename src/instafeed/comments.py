@@ -16,11 +16,9 @@ from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
 from instafeed.storage import comments as comment_rows
 from instafeed.storage import counters, locks
-from instafeed.storage import relations as relation_rows
 from instafeed.storage.comments import CommentRow
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
-from instafeed.visibility import listed
 from instafeed.work import FollowUp
 
 CHUNK = 500
@@ -47,9 +45,7 @@ async def create(
 
     async def body(change: Change) -> None:
         connection = change.connection
-        await locks.share(connection, post_id)
-        await access.lock_self(connection, viewer)
-        await access.see_post(connection, viewer, post_id)
+        await access.join_post(connection, viewer, post_id)
         parent_id = await _lock_parent(connection, viewer, post_id, reply_to)
         comment = CommentRow(comment_id, post_id, parent_id, viewer.account_id, text)
         if await comment_rows.insert(connection, comment):
@@ -131,13 +127,13 @@ async def delete(res: Resources, viewer: Viewer, comment_id: int) -> None:
     """
 
     async def body(change: Change) -> None:
-        comment = await comment_rows.get(change.connection, comment_id)
+        comment = await _lock(change.connection, comment_id)
         if comment is None:
             raise NotFound
         post = await access.see_post(change.connection, viewer, comment.post_id)
         if viewer.account_id not in {comment.author_id, post.author.id}:
             raise NotFound
-        if not await remove(change, comment_id, comment.author_id):
+        if not await _delete(change, comment):
             raise NotFound
 
     await transact(res, body)
@@ -145,21 +141,31 @@ async def delete(res: Resources, viewer: Viewer, comment_id: int) -> None:
 
 async def remove(change: Change, comment_id: int, author_id: int) -> bool:
     """Delete an author's comment with its replies, in the running transaction; False if there is no such comment."""
-    connection = change.connection
+    comment = await _lock(change.connection, comment_id)
+    return comment is not None and comment.author_id == author_id and await _delete(change, comment)
+
+
+async def _lock(connection: Connection, comment_id: int) -> CommentRow | None:
+    """A comment that is about to be deleted; until the transaction ends nobody replies to it or deletes its post."""
     comment = await comment_rows.get(connection, comment_id)
-    if comment is None or comment.author_id != author_id:
-        return False
-    await locks.share(connection, comment.post_id)
-    await locks.seize(connection, comment_id)
+    if comment is not None:
+        await locks.share(connection, comment.post_id)
+        await locks.seize(connection, comment_id)
+    return comment
+
+
+async def _delete(change: Change, comment: CommentRow) -> bool:
+    """Delete a locked comment with its replies; False if it was gone."""
+    connection = change.connection
     if not await comment_rows.delete(connection, comment):
         return False
     replies = 0
     if comment.parent_id is None:
-        replies = await comment_rows.delete_replies(connection, comment.post_id, comment_id, limit=CHUNK)
-        await counters.delete(connection, shard_of(comment_id), [comment_id])
+        replies = await comment_rows.delete_replies(connection, comment.post_id, comment.id, limit=CHUNK)
+        await counters.delete(connection, shard_of(comment.id), [comment.id])
     if replies == CHUNK:
-        payload = {"post": comment.post_id, "comment": comment_id}
-        await change.note(shard_of(comment_id), Kind.PRUNE_REPLIES, payload)
+        payload = {"post": comment.post_id, "comment": comment.id}
+        await change.note(shard_of(comment.id), Kind.PRUNE_REPLIES, payload)
     await _count(change, comment.post_id, comment.parent_id, -1 - replies)
     return True
 
@@ -198,14 +204,9 @@ async def _shown(
     connection: Connection, viewer: Viewer, found: list[tuple[int, CommentRow]]
 ) -> list[tuple[int, Comment]]:
     """Those of a post's comments whose authors the viewer comes across."""
-    wanted = {row.author_id for _, row in found}
-    authors = await account_rows.get_many(connection, wanted)
-    relations = await relation_rows.get_many(connection, viewer.account_id, wanted)
-    shown = [
-        (id_, row)
-        for id_, row in found
-        if row.author_id in authors and listed(authors[row.author_id], viewer.account_id, relations[row.author_id])
-    ]
+    seen = await access.among(connection, viewer, {row.author_id for _, row in found})
+    authors = {id_: account for id_, (account, _) in seen.items()}
+    shown = [(id_, row) for id_, row in found if row.author_id in authors]
     made = await _with_counts(connection, [row for _, row in shown], authors)
     return [(id_, comment) for (id_, _), comment in zip(shown, made, strict=True)]
 

@@ -7,9 +7,8 @@ from instafeed.changes import Change, transact
 from instafeed.ids import shard_of
 from instafeed.models import Listed, Marks, Page, Viewer
 from instafeed.resources import Resources
-from instafeed.storage import counters, locks, marks
+from instafeed.storage import counters, marks
 from instafeed.storage import likes as like_rows
-from instafeed.storage.database import Connection
 
 
 async def like(res: Resources, viewer: Viewer, post_id: int) -> Marks:
@@ -22,7 +21,7 @@ async def like(res: Resources, viewer: Viewer, post_id: int) -> Marks:
 
     async def body(change: Change) -> Marks:
         connection = change.connection
-        await _lock(connection, viewer, post_id)
+        await access.join_post(connection, viewer, post_id)
         if await like_rows.insert(connection, res.ids.next(shard_of(me)), account_id=me, post_id=post_id):
             await _count(change, me, post_id, liked=True)
         return (await marks.among(connection, me, [post_id]))[post_id]
@@ -39,18 +38,11 @@ async def unlike(res: Resources, viewer: Viewer, post_id: int) -> None:
     me = viewer.account_id
 
     async def body(change: Change) -> None:
-        await _lock(change.connection, viewer, post_id)
+        await access.join_post(change.connection, viewer, post_id)
         if await like_rows.delete(change.connection, account_id=me, post_id=post_id):
             await _count(change, me, post_id, liked=False)
 
     await transact(res, body)
-
-
-async def _lock(connection: Connection, viewer: Viewer, post_id: int) -> None:
-    # The post before the account: whoever deletes a post takes them in this order too.
-    await locks.share(connection, post_id)
-    await access.lock_self(connection, viewer)
-    await access.see_post(connection, viewer, post_id)
 
 
 async def _count(change: Change, me: int, post_id: int, *, liked: bool) -> None:

@@ -7,9 +7,8 @@ from instafeed.changes import Change, transact
 from instafeed.ids import shard_of
 from instafeed.models import Marks, Page, PostView, Viewer
 from instafeed.resources import Resources
-from instafeed.storage import locks, marks
+from instafeed.storage import marks
 from instafeed.storage import saves as save_rows
-from instafeed.storage.database import Connection
 
 
 async def save(res: Resources, viewer: Viewer, post_id: int) -> Marks:
@@ -22,7 +21,7 @@ async def save(res: Resources, viewer: Viewer, post_id: int) -> Marks:
 
     async def body(change: Change) -> Marks:
         connection = change.connection
-        await _lock(connection, viewer, post_id)
+        await access.join_post(connection, viewer, post_id)
         if await save_rows.insert(connection, res.ids.next(shard_of(me)), account_id=me, post_id=post_id):
             await change.hold_save(me, post_id, saved=True)
         return (await marks.among(connection, me, [post_id]))[post_id]
@@ -39,18 +38,11 @@ async def unsave(res: Resources, viewer: Viewer, post_id: int) -> None:
     me = viewer.account_id
 
     async def body(change: Change) -> None:
-        await _lock(change.connection, viewer, post_id)
+        await access.join_post(change.connection, viewer, post_id)
         if await save_rows.delete(change.connection, account_id=me, post_id=post_id):
             await change.hold_save(me, post_id, saved=False)
 
     await transact(res, body)
-
-
-async def _lock(connection: Connection, viewer: Viewer, post_id: int) -> None:
-    # The post before the account: whoever deletes a post takes them in this order too.
-    await locks.share(connection, post_id)
-    await access.lock_self(connection, viewer)
-    await access.see_post(connection, viewer, post_id)
 
 
 async def page(res: Resources, viewer: Viewer, *, below: int, limit: int) -> Page[PostView]:
