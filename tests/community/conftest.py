@@ -6,6 +6,7 @@ import pytest
 
 from instafeed.ids import shard_of
 from instafeed.resources import Resources
+from instafeed.storage import accounts as account_rows
 from tests.client import Client
 
 Publish = Callable[[Client], Awaitable[str]]
@@ -24,6 +25,7 @@ def publish(res: Resources) -> Publish:
                 post_id,
                 int(author.id),
             )
+            await account_rows.count(connection, {int(author.id): (1, 0, 0)})
         return str(post_id)
 
     return make
