@@ -38,6 +38,7 @@ CREATE TABLE public.activity (
     kind text NOT NULL,
     subject_id bigint NOT NULL,
     actor_id bigint NOT NULL,
+    id bigint DEFAULT 0 NOT NULL,
     CONSTRAINT activity_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -91,6 +92,7 @@ CREATE TABLE public.comments (
     parent_id bigint,
     author_id bigint NOT NULL,
     text text NOT NULL,
+    mentions jsonb DEFAULT '[]'::jsonb NOT NULL,
     CONSTRAINT comments_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
     CONSTRAINT comments_check1 CHECK ((shard = ((post_id >> 10) & (8191)::bigint)))
 )
@@ -159,6 +161,15 @@ CREATE TABLE public.idempotency_keys (
     headers jsonb,
     body bytea,
     created_at timestamp with time zone DEFAULT now() NOT NULL
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.inboxes (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    read_id bigint DEFAULT 0 NOT NULL,
+    preferences jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT inboxes_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
 
@@ -379,6 +390,17 @@ CREATE TABLE public.tags (
 )
 PARTITION BY HASH (shard);
 
+CREATE TABLE public.undone (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    kind text NOT NULL,
+    subject_id bigint NOT NULL,
+    actor_id bigint NOT NULL,
+    id bigint NOT NULL,
+    CONSTRAINT undone_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.uploads (
     shard smallint NOT NULL,
     id bigint NOT NULL,
@@ -454,6 +476,9 @@ ALTER TABLE ONLY public.following
 ALTER TABLE ONLY public.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (shard, account_id, key);
 
+ALTER TABLE ONLY public.inboxes
+    ADD CONSTRAINT inboxes_pkey PRIMARY KEY (shard, account_id);
+
 ALTER TABLE ONLY public.likers
     ADD CONSTRAINT likers_pkey PRIMARY KEY (shard, post_id, account_id);
 
@@ -514,6 +539,9 @@ ALTER TABLE ONLY public.tagged_posts
 ALTER TABLE ONLY public.tags
     ADD CONSTRAINT tags_pkey PRIMARY KEY (shard, tag);
 
+ALTER TABLE ONLY public.undone
+    ADD CONSTRAINT undone_pkey PRIMARY KEY (shard, account_id, kind, subject_id, actor_id);
+
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_pkey PRIMARY KEY (shard, id);
 
@@ -525,7 +553,9 @@ ALTER TABLE ONLY public.warnings
 
 CREATE INDEX accounts_celebrities ON ONLY public.accounts USING btree (id) WHERE (delivery > 0);
 
-CREATE INDEX activity_actor ON ONLY public.activity USING btree (actor_id);
+CREATE INDEX activity_caused ON ONLY public.activity USING btree (actor_id, subject_id);
+
+CREATE INDEX activity_id ON ONLY public.activity USING btree (shard, account_id, id);
 
 CREATE INDEX audit_log_account ON public.audit_log USING btree (account_id, id);
 
@@ -592,6 +622,10 @@ CREATE INDEX search_words_slips ON ONLY public.search_words USING gin (slips);
 CREATE INDEX sessions_account ON ONLY public.sessions USING btree (shard, account_id);
 
 CREATE INDEX tags_popular ON ONLY public.tags USING btree (((level / 8)), tag);
+
+CREATE INDEX undone_actor ON ONLY public.undone USING btree (actor_id);
+
+CREATE INDEX undone_id ON ONLY public.undone USING btree (id);
 
 CREATE INDEX uploads_account ON ONLY public.uploads USING btree (shard, account_id);
 

@@ -7,13 +7,14 @@ that nothing comes to what is being deleted.
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from instafeed import access
+from instafeed import access, captions, notifications
 from instafeed.changes import Change, transact
 from instafeed.errors import FieldError, Invalid, NotFound
 from instafeed.ids import shard_of
 from instafeed.models import Account, Comment, Page, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
+from instafeed.storage import activity as activity_rows
 from instafeed.storage import comments as comment_rows
 from instafeed.storage import counters, locks
 from instafeed.storage.comments import CommentRow
@@ -45,10 +46,13 @@ async def create(
 
     async def body(change: Change) -> None:
         connection = change.connection
-        await access.join_post(connection, viewer, post_id)
-        parent_id = await _lock_parent(connection, viewer, post_id, reply_to)
-        comment = CommentRow(comment_id, post_id, parent_id, viewer.account_id, text)
+        post = await access.join_post(connection, viewer, post_id)
+        parent = await _lock_parent(connection, viewer, post_id, reply_to)
+        parent_id = parent.id if parent else None
+        mentions = await captions.mentions_in(connection, viewer, text)
+        comment = CommentRow(comment_id, post_id, parent_id, viewer.account_id, text, mentions)
         if await comment_rows.insert(connection, comment):
+            await notifications.tell_of_comment(change, comment, post.author, parent.author_id if parent else None)
             await _count(change, post_id, parent_id, 1)
 
     await transact(res, body)
@@ -60,7 +64,7 @@ async def create(
     return shown[0][1]
 
 
-async def _lock_parent(connection: Connection, viewer: Viewer, post_id: int, reply_to: int | None) -> int | None:
+async def _lock_parent(connection: Connection, viewer: Viewer, post_id: int, reply_to: int | None) -> CommentRow | None:
     """The comment that a reply to `reply_to` belongs to, which cannot be deleted until the transaction ends."""
     if reply_to is None:
         return None
@@ -72,7 +76,7 @@ async def _lock_parent(connection: Connection, viewer: Viewer, post_id: int, rep
     if len(await _shown(connection, viewer, of_post)) < len(rows):
         wrong = FieldError("/reply_to", "Not a comment of this post.")
         raise Invalid("Some fields are not valid.", errors=(wrong,))
-    return parent_id
+    return rows[1]
 
 
 async def _count(change: Change, post_id: int, parent_id: int | None, number: int) -> None:
@@ -159,14 +163,15 @@ async def _delete(change: Change, comment: CommentRow) -> bool:
     connection = change.connection
     if not await comment_rows.delete(connection, comment):
         return False
-    replies = 0
+    gone = [(comment.author_id, comment.id)]
     if comment.parent_id is None:
-        replies = await comment_rows.delete_replies(connection, comment.post_id, comment.id, limit=CHUNK)
+        gone += await comment_rows.delete_replies(connection, comment.post_id, comment.id, limit=CHUNK)
         await counters.delete(connection, shard_of(comment.id), [comment.id])
-    if replies == CHUNK:
+    await activity_rows.forget_comments(connection, gone)
+    if len(gone) > CHUNK:
         payload = {"post": comment.post_id, "comment": comment.id}
         await change.note(shard_of(comment.id), Kind.PRUNE_REPLIES, payload)
-    await _count(change, comment.post_id, comment.parent_id, -1 - replies)
+    await _count(change, comment.post_id, comment.parent_id, -len(gone))
     return True
 
 
@@ -175,10 +180,11 @@ async def prune_replies(res: Resources, entry: Entry) -> list[FollowUp]:
     post_id, comment_id = entry.payload["post"], entry.payload["comment"]
 
     async def body(change: Change) -> bool:
-        number = await comment_rows.delete_replies(change.connection, post_id, comment_id, limit=CHUNK)
-        if number:
-            await _count(change, post_id, None, -number)
-        return number == CHUNK
+        gone = await comment_rows.delete_replies(change.connection, post_id, comment_id, limit=CHUNK)
+        if gone:
+            await activity_rows.forget_comments(change.connection, gone)
+            await _count(change, post_id, None, -len(gone))
+        return len(gone) == CHUNK
 
     while await transact(res, body):
         pass
@@ -204,23 +210,28 @@ async def _shown(
     connection: Connection, viewer: Viewer, found: list[tuple[int, CommentRow]]
 ) -> list[tuple[int, Comment]]:
     """Those of a post's comments whose authors the viewer comes across."""
-    seen = await access.among(connection, viewer, {row.author_id for _, row in found})
-    authors = {id_: account for id_, (account, _) in seen.items()}
-    shown = [(id_, row) for id_, row in found if row.author_id in authors]
-    made = await _with_counts(connection, [row for _, row in shown], authors)
+    seen = await access.among(connection, viewer, _named(row for _, row in found))
+    accounts = {id_: account for id_, (account, _) in seen.items()}
+    shown = [(id_, row) for id_, row in found if row.author_id in accounts]
+    made = await _with_counts(connection, [row for _, row in shown], accounts)
     return [(id_, comment) for (id_, _), comment in zip(shown, made, strict=True)]
 
 
 async def get_many(connection: Connection, comment_ids: Iterable[int]) -> dict[int, Comment]:
     """The comments that exist among `comment_ids`, whoever may see them."""
     rows = await comment_rows.get_many(connection, comment_ids)
-    authors = await account_rows.get_many(connection, {row.author_id for row in rows})
-    there = [row for row in rows if row.author_id in authors]
-    return {comment.id: comment for comment in await _with_counts(connection, there, authors)}
+    accounts = await account_rows.get_many(connection, _named(rows))
+    there = [row for row in rows if row.author_id in accounts]
+    return {comment.id: comment for comment in await _with_counts(connection, there, accounts)}
+
+
+def _named(rows: Iterable[CommentRow]) -> set[int]:
+    """Who wrote these comments, and whom they mention."""
+    return {id_ for row in rows for id_ in (row.author_id, *(mention.account_id for mention in row.mentions))}
 
 
 async def _with_counts(
-    connection: Connection, rows: Sequence[CommentRow], authors: Mapping[int, Account]
+    connection: Connection, rows: Sequence[CommentRow], accounts: Mapping[int, Account]
 ) -> list[Comment]:
     counts = await counters.get_many(connection, [row.id for row in rows])
     return [
@@ -228,8 +239,9 @@ async def _with_counts(
             id=row.id,
             post_id=row.post_id,
             parent_id=row.parent_id,
-            author=authors[row.author_id],
+            author=accounts[row.author_id],
             text=row.text,
+            mentions=captions.among(row.mentions, accounts),
             reply_count=counts[row.id].comments,
         )
         for row in rows

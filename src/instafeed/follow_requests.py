@@ -2,11 +2,11 @@
 
 from functools import partial
 
-from instafeed import access, follows
+from instafeed import access, follows, notifications
 from instafeed.changes import Change, transact
 from instafeed.errors import NotFound
-from instafeed.ids import MAX_ID
-from instafeed.models import Listed, Page, Viewer
+from instafeed.ids import MAX_ID, shard_of
+from instafeed.models import ActivityKind, Listed, Page, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
 from instafeed.storage import follow_requests as request_rows
@@ -48,17 +48,19 @@ async def refuse(res: Resources, viewer: Viewer, account_id: int) -> None:
 
     async def body(change: Change) -> None:
         await access.lock(change.connection, viewer, account_id)
-        await request_rows.delete(change.connection, requester=account_id, followee=viewer.account_id)
+        await follows.withdraw(change, requester=account_id, followee=viewer.account_id)
 
     await transact(res, body)
 
 
 async def _grant(res: Resources, change: Change, requester: int, followee: int) -> bool:
     """Turn a request into a follow; False if there is none. Both rows are locked."""
-    notify = await request_rows.delete(change.connection, requester=requester, followee=followee)
-    if notify is None:
+    request = await request_rows.delete(change.connection, requester=requester, followee=followee)
+    if request is None:
         return False
-    await follows.begin(res, change, follower=requester, followee=followee, notify=notify)
+    await follows.begin(res, change, follower=requester, followee=followee, notify=request.notify)
+    entry_id = res.ids.next(shard_of(requester))
+    await notifications.tell(change, [requester], ActivityKind.REQUEST_ACCEPTED, entry_id, actor_id=followee)
     return True
 
 

@@ -6,16 +6,17 @@ requests, blocks and privacy never contradict each other, in whatever order they
 
 from functools import partial
 
-from instafeed import access
+from instafeed import access, notifications
 from instafeed.changes import Change, transact
 from instafeed.errors import Conflict, Invalid
 from instafeed.ids import shard_of
-from instafeed.models import Listed, Page, Relation, Viewer
+from instafeed.models import ActivityKind, Listed, Page, Relation, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
 from instafeed.storage import follow_requests as request_rows
 from instafeed.storage import follows as follow_rows
 from instafeed.storage import relations as relation_rows
+from instafeed.storage import undone
 from instafeed.storage.outbox import Kind
 from instafeed.visibility import posts_visible, profile_visible
 
@@ -39,9 +40,7 @@ async def follow(res: Resources, viewer: Viewer, account_id: int, *, notify: boo
         if relation.blocking:
             raise Conflict("You block this account.")
         if account.is_private and not relation.following:
-            await request_rows.upsert(
-                change.connection, res.ids.next(shard_of(me)), requester=me, followee=account_id, notify=notify
-            )
+            await _request(res, change, me, account_id, notify=notify)
         else:
             if relation.requested:
                 await request_rows.delete(change.connection, requester=me, followee=account_id)
@@ -51,17 +50,33 @@ async def follow(res: Resources, viewer: Viewer, account_id: int, *, notify: boo
     return await transact(res, body)
 
 
+async def _request(res: Resources, change: Change, requester: int, followee: int, *, notify: bool) -> None:
+    connection, kind = change.connection, ActivityKind.FOLLOW_REQUEST
+    again = await undone.take(connection, followee, kind, actor_id=requester)
+    request_id = again or res.ids.next(shard_of(requester))
+    new = await request_rows.upsert(connection, request_id, requester=requester, followee=followee, notify=notify)
+    if new and not again:
+        await notifications.tell(change, [followee], kind, request_id, actor_id=requester)
+
+
 async def begin(res: Resources, change: Change, *, follower: int, followee: int, notify: bool) -> None:
     """Make one account follow another, both locked and no request open; or change whether it is told of posts."""
-    follow_id = res.ids.next(shard_of(follower))
+    again = await undone.take(change.connection, followee, ActivityKind.FOLLOW, actor_id=follower)
+    follow_id = again or res.ids.next(shard_of(follower))
     if await follow_rows.upsert(change.connection, follow_id, follower=follower, followee=followee, notify=notify):
         await account_rows.count(change.connection, {follower: (0, 0, 1), followee: (0, 1, 0)})
+        if not again:
+            await notifications.tell(change, [followee], ActivityKind.FOLLOW, follow_id, actor_id=follower)
         await _align(change, follower, followee)
 
 
 async def end(change: Change, *, follower: int, followee: int) -> None:
     """End a follow, if there is one; both accounts are locked."""
-    if await follow_rows.delete(change.connection, follower=follower, followee=followee):
+    connection = change.connection
+    follow_id = await follow_rows.delete(connection, follower=follower, followee=followee)
+    if follow_id is not None:
+        await undone.put(connection, follow_id, followee, ActivityKind.FOLLOW, actor_id=follower)
+        await notifications.take_back(connection, follower, ActivityKind.REQUEST_ACCEPTED, actor_id=followee)
         await account_rows.count(change.connection, {follower: (0, 0, -1), followee: (0, -1, 0)})
         await _align(change, follower, followee)
 
@@ -83,9 +98,16 @@ async def unfollow(res: Resources, viewer: Viewer, account_id: int) -> None:
         if relation.following:
             await end(change, follower=viewer.account_id, followee=account_id)
         if relation.requested:
-            await request_rows.delete(change.connection, requester=viewer.account_id, followee=account_id)
+            await withdraw(change, requester=viewer.account_id, followee=account_id)
 
     await transact(res, body)
+
+
+async def withdraw(change: Change, *, requester: int, followee: int) -> None:
+    """End a request, if there is one, which may be made again; both accounts are locked."""
+    request = await request_rows.delete(change.connection, requester=requester, followee=followee)
+    if request is not None:
+        await undone.put(change.connection, request.id, followee, ActivityKind.FOLLOW_REQUEST, actor_id=requester)
 
 
 async def remove_follower(res: Resources, viewer: Viewer, account_id: int) -> None:

@@ -2,12 +2,12 @@
 
 from functools import partial
 
-from instafeed import access
+from instafeed import access, notifications
 from instafeed.changes import Change, transact
 from instafeed.ids import shard_of
-from instafeed.models import Listed, Marks, Page, Viewer
+from instafeed.models import ActivityKind, Listed, Marks, Page, Viewer
 from instafeed.resources import Resources
-from instafeed.storage import counters, marks
+from instafeed.storage import counters, marks, undone
 from instafeed.storage import likes as like_rows
 
 
@@ -21,8 +21,13 @@ async def like(res: Resources, viewer: Viewer, post_id: int) -> Marks:
 
     async def body(change: Change) -> Marks:
         connection = change.connection
-        await access.join_post(connection, viewer, post_id)
-        if await like_rows.insert(connection, res.ids.next(shard_of(me)), account_id=me, post_id=post_id):
+        post = await access.join_post(connection, viewer, post_id)
+        again = await undone.take(connection, post.author.id, ActivityKind.LIKE, actor_id=me, subject_id=post_id)
+        like_id = again or res.ids.next(shard_of(me))
+        if await like_rows.insert(connection, like_id, account_id=me, post_id=post_id):
+            if not again:
+                author = [post.author.id]
+                await notifications.tell(change, author, ActivityKind.LIKE, like_id, actor_id=me, subject_id=post_id)
             await _count(change, me, post_id, liked=True)
         return (await marks.among(connection, me, [post_id]))[post_id]
 
@@ -38,8 +43,11 @@ async def unlike(res: Resources, viewer: Viewer, post_id: int) -> None:
     me = viewer.account_id
 
     async def body(change: Change) -> None:
-        await access.join_post(change.connection, viewer, post_id)
-        if await like_rows.delete(change.connection, account_id=me, post_id=post_id):
+        connection = change.connection
+        post = await access.join_post(connection, viewer, post_id)
+        like_id = await like_rows.delete(connection, account_id=me, post_id=post_id)
+        if like_id is not None:
+            await undone.put(connection, like_id, post.author.id, ActivityKind.LIKE, actor_id=me, subject_id=post_id)
             await _count(change, me, post_id, liked=False)
 
     await transact(res, body)

@@ -278,6 +278,7 @@ class Comment:
     parent_id: int | None
     author: Account
     text: str
+    mentions: tuple[Mention, ...] = ()
     reply_count: int = 0
 
 
@@ -333,6 +334,47 @@ class Event:
     def created_at(self) -> datetime:
         """When it was logged."""
         return datetime.fromtimestamp(int(self.id.partition("-")[0]) / 1000, UTC)
+
+
+class ActivityKind(StrEnum):
+    """What accounts are told of. New kinds may come."""
+
+    LIKE = "like"
+    """Of a post of one's own."""
+    COMMENT = "comment"
+    """On a post of one's own, and no reply."""
+    REPLY = "reply"
+    """To a comment of one's own."""
+    MENTION = "mention"
+    """In a caption or a comment."""
+    FOLLOW = "follow"
+    FOLLOW_REQUEST = "follow_request"
+    REQUEST_ACCEPTED = "request_accepted"
+    POST = "post"
+    """By somebody whom one follows with `notify`."""
+    OTHER = "other"
+    """One that a newer release wrote: it is not shown."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "ActivityKind":
+        return cls.OTHER
+
+
+class Channel(StrEnum):
+    """A way on which somebody is told."""
+
+    ACTIVITY = "activity"
+    PUSH = "push"
+    MAIL = "mail"
+
+
+class Audience(StrEnum):
+    """Of whose acts somebody wants to be told."""
+
+    EVERYONE = "everyone"
+    FOLLOWING = "following"
+    """Of those whom one follows."""
+    OFF = "off"
 
 
 class SubjectKind(StrEnum):

@@ -1,18 +1,114 @@
-"""Telling subscribers of a post."""
+"""Telling accounts of what others do that concerns them.
 
+What is told is judged when it is read (`activity.py`) or sent, since who sees whom, and who wants to hear of what, may change
+at any time. So a verb tells whomever its act concerns, and hardly asks.
+"""
+
+from collections.abc import Iterable
+
+from instafeed.changes import Change, transact
+from instafeed.ids import shard_of, span
+from instafeed.models import Account, ActivityKind, Relation
 from instafeed.resources import Resources
-from instafeed.storage import activity, outbox, posts
+from instafeed.storage import activity as activity_rows
 from instafeed.storage import follows as follow_rows
 from instafeed.storage import mutes as mute_rows
+from instafeed.storage import outbox
+from instafeed.storage import posts as post_rows
+from instafeed.storage import relations as relation_rows
+from instafeed.storage.comments import CommentRow
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry
+from instafeed.visibility import posts_visible
 from instafeed.work import FollowUp
 
+DAY = span(hours=24)
+"""Follows, and requests to follow, of one day (UTC) are one entry, whose subject is the day's lowest id."""
+
 _CHUNK = 1000
+_BY_DAY = frozenset({ActivityKind.FOLLOW, ActivityKind.FOLLOW_REQUEST})
+MANY = _BY_DAY | {ActivityKind.LIKE, ActivityKind.COMMENT}
+"""What is told in one entry for all who do it."""
+
+
+async def tell(
+    change: Change, account_ids: Iterable[int], kind: ActivityKind, act_id: int, *, actor_id: int, subject_id: int = 0
+) -> list[int]:
+    """Tell accounts of an act, in the transaction that does it. Nobody is told of their own.
+
+    The only place that tells anybody: what is to reach people elsewhere too is noted here.
+
+    Args:
+        change: the transaction.
+        account_ids: whom, of any shards.
+        kind: what was done.
+        act_id: orders what is told: the id of the like, follow, request or comment, or one made for it. Not that of an act
+            that was undone and is done again: nobody is told twice.
+        actor_id: who did it.
+        subject_id: the post that was liked, commented or published; the reply; the post or comment that mentions; else 0.
+
+    Returns:
+        who was told now: not who knew already, nor whose entry was moved by another act within a second. By what they are
+        told two seconds later, all is said.
+    """
+    others = [id_ for id_ in account_ids if id_ != actor_id]
+    if kind not in MANY:
+        return await activity_rows.add(
+            change.connection, others, kind, act_id, subject_id=subject_id, actor_id=actor_id
+        )
+    subject = act_id - act_id % DAY if kind in _BY_DAY else subject_id
+    return [id_ for id_ in others if await activity_rows.move(change.connection, id_, kind, act_id, subject_id=subject)]
+
+
+async def take_back(connection: Connection, account_id: int, kind: ActivityKind, *, actor_id: int) -> None:
+    """Tell an account no more of what has no subject."""
+    await activity_rows.remove(connection, account_id, kind, subject_id=0, actor_id=actor_id)
+
+
+async def tell_of_comment(change: Change, comment: CommentRow, author: Account, replied_to: int | None) -> None:
+    """Tell of a new comment on a post of `author`: whom it mentions, whose comment it replies to, or whose post it is.
+
+    Each of them is told once: of what concerns them most.
+    """
+    mentioned = {mention.account_id for mention in comment.mentions} - {comment.author_id}
+    allowed = await _allowed(change.connection, author, mentioned, actor_id=comment.author_id)
+    kind, told = (ActivityKind.COMMENT, author.id) if replied_to is None else (ActivityKind.REPLY, replied_to)
+    subject = comment.post_id if kind is ActivityKind.COMMENT else comment.id
+    for account_ids, of, subject_id in (
+        (allowed, ActivityKind.MENTION, comment.id),
+        ({told} - allowed, kind, subject),
+    ):
+        if account_ids:
+            await tell(change, account_ids, of, comment.id, actor_id=comment.author_id, subject_id=subject_id)
+
+
+async def tell_of_mentions(
+    res: Resources, change: Change, post_id: int, author: Account, mentioned: set[int]
+) -> set[int]:
+    """Tell accounts that the caption of a published post of `author` mentions them; returns to whom that is told."""
+    allowed = await _allowed(change.connection, author, mentioned, actor_id=author.id)
+    if allowed:
+        entry_id = res.ids.next(shard_of(author.id))
+        await tell(change, allowed, ActivityKind.MENTION, entry_id, actor_id=author.id, subject_id=post_id)
+    return allowed
+
+
+async def _allowed(connection: Connection, author: Account, account_ids: set[int], *, actor_id: int) -> set[int]:
+    """Who of the accounts may see the author's posts, and does not mute the actor."""
+    others = account_ids - {actor_id}
+    if not others:
+        return set()
+    muters = await mute_rows.muters_among(connection, actor_id, others)
+    relations = await relation_rows.get_many(connection, author.id, others - muters)
+    return {id_ for id_, relation in relations.items() if posts_visible(author, id_, _seen_from_there(relation))}
+
+
+def _seen_from_there(relation: Relation) -> Relation:
+    return Relation(following=relation.followed_by, blocking=relation.blocked_by, blocked_by=relation.blocking)
 
 
 async def notify(res: Resources, entry: Entry) -> list[FollowUp]:
-    """Job: give every subscriber of the author an activity entry, but for those who mute it."""
+    """Job: tell whom a post mentions, and then the subscribers of its author, but for those who mute it."""
     post_id, author_id = entry.payload["post"], entry.payload["author"]
     position: int | None = entry.position
     while position is not None:
@@ -21,16 +117,22 @@ async def notify(res: Resources, entry: Entry) -> list[FollowUp]:
 
 
 async def _chunk(res: Resources, entry_id: int, post_id: int, author_id: int, position: int) -> int | None:
-    async def body(connection: Connection) -> int | None:
-        if await posts.published_at(connection, post_id) is None:
+    async def body(change: Change) -> int | None:
+        connection = change.connection
+        post = await post_rows.get_bare(connection, post_id)
+        if post is None or post.published_at is None:
             return None
+        mentioned = {mention.account_id for mention in post.mentions}
+        if position == 0:
+            await tell_of_mentions(res, change, post_id, post.author, mentioned)
         told = await follow_rows.subscribers(connection, author_id, above=position, limit=_CHUNK)
         muters = await mute_rows.muters_among(connection, author_id, told)
-        wanted = [account_id for account_id in told if account_id not in muters]
-        await activity.add_post(connection, wanted, author_id=author_id, post_id=post_id)
+        wanted = [account_id for account_id in told if account_id not in muters and account_id not in mentioned]
+        act_id = res.ids.next(shard_of(author_id))
+        await tell(change, wanted, ActivityKind.POST, act_id, actor_id=author_id, subject_id=post_id)
         if len(told) < _CHUNK:
             return None
         await outbox.checkpoint(connection, entry_id, told[-1])
         return told[-1]
 
-    return await res.db.transact(body)
+    return await transact(res, body)

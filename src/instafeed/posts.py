@@ -2,13 +2,14 @@
 
 from collections.abc import Container
 
-from instafeed import access, captions, reactions
+from instafeed import access, captions, notifications, reactions
 from instafeed.changes import Change, transact
 from instafeed.errors import FieldError, Invalid, MediaUnusable, NotFound
 from instafeed.ids import shard_of
-from instafeed.models import EventType, Page, PhotoOfPost, PostView, Viewer
+from instafeed.models import ActivityKind, EventType, Page, PhotoOfPost, PostView, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
+from instafeed.storage import activity as activity_rows
 from instafeed.storage import comments as comment_rows
 from instafeed.storage import counters, locks
 from instafeed.storage import likes as like_rows
@@ -126,7 +127,8 @@ async def edit(
             return
         await change.hold_posts(post_id)
         if caption is not None:
-            await captions.write(connection, viewer, post_id, caption)
+            named = await captions.write(connection, viewer, post_id, caption)
+            await notifications.tell_of_mentions(res, change, post_id, post.author, named)
         await post_rows.edit(connection, post_id, caption=post.caption if caption is None else caption)
         await media_rows.set_alt_texts(connection, post_id, edited)
 
@@ -166,6 +168,8 @@ async def remove(change: Change, post_id: int, author_id: int) -> bool:
         return False
     await locks.seize(connection, post_id)
     await captions.erase(connection, author_id, post_id)
+    for kind in (ActivityKind.LIKE, ActivityKind.COMMENT):
+        await activity_rows.remove(connection, author_id, kind, subject_id=post_id, actor_id=activity_rows.MANY)
     published = await post_rows.delete(connection, post_id, author_id)
     await change.hold_posts(post_id)
     keys = await media_rows.delete_of_post(connection, post_id)
@@ -182,19 +186,22 @@ async def retract(res: Resources, entry: Entry) -> list[FollowUp]:
         await res.events.add(EventType.POST_DELETED, author_id=entry.payload["author"], post_id=entry.payload["post"])
     for object_key in entry.payload["object_keys"]:
         await res.blobs.delete_photo(object_key)
-    return [(Kind.PRUNE, {"post": entry.payload["post"]})]
+    return [(Kind.PRUNE, {"post": entry.payload["post"], "author": entry.payload["author"]})]
 
 
 async def prune(res: Resources, entry: Entry) -> list[FollowUp]:
-    """Job: delete the likes, saves and comments of a post that is gone, and its counts after all of them."""
+    """Job: delete the likes, saves and comments of a post that is gone, what it and they told, and its counts after all of them."""
     post_id: int = entry.payload["post"]
+    author_id: int = entry.payload.get("author", 0)  # the release before this one noted none
 
     async def body(connection: Connection) -> int:
         likes = await like_rows.delete_some(connection, post_id, limit=_CHUNK)
         saves = await save_rows.delete_some(connection, post_id, limit=_CHUNK)
         comments = await comment_rows.delete_some(connection, post_id, limit=_CHUNK)
-        await counters.delete(connection, shard_of(post_id), [post_id, *comments])
-        return likes + saves + len(comments)
+        await activity_rows.forget_comments(connection, comments)
+        told = await activity_rows.forget_post(connection, author_id, post_id, limit=_CHUNK)
+        await counters.delete(connection, shard_of(post_id), [post_id, *(comment_id for _, comment_id in comments)])
+        return likes + saves + told + len(comments)
 
     for _ in range(_CHUNKS):
         if not await res.db.transact(body):

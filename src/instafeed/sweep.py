@@ -6,7 +6,7 @@ from datetime import timedelta
 from instafeed import exports, media, telemetry, uploads
 from instafeed.ids import lowest_at, shard_of
 from instafeed.resources import Resources
-from instafeed.storage import accounts, idempotency, mail_tokens, outbox, seen
+from instafeed.storage import accounts, idempotency, mail_tokens, outbox, seen, undone
 from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import began_at
 from instafeed.storage.outbox import Kind
@@ -61,8 +61,8 @@ async def heal(res: Resources) -> None:
 
 
 async def clear(res: Resources) -> None:
-    """Forget uploads that broke off, exports that expired, work done last week, replies kept for a day, and names and tokens
-    that do not count any more.
+    """Forget uploads that broke off, exports that expired, work done last week, replies kept for a day, and names, tokens and
+    undone acts that do not count any more.
     """
     before = abandoned_before(res)
     async with res.db.acquire() as connection:
@@ -72,6 +72,8 @@ async def clear(res: Resources) -> None:
         pending = await media_rows.pending_below(connection, lowest_at(before), limit=_CLEAR_AT_ONCE)
         await accounts.forget_names(connection)
         await mail_tokens.forget_old(connection)
+        while await undone.forget_old(connection, limit=_CLEAR_AT_ONCE) == _CLEAR_AT_ONCE:
+            continue
     # An upload that is sent again with its Idempotency-Key has its old id, but began now.
     abandoned = [(id_, object_key) for id_, object_key in pending if began_at(object_key) < before]
     for id_, object_key in abandoned:

@@ -55,6 +55,7 @@ async def test_comments_come_newest_first_and_replies_oldest_first(sign_up: Sign
         "reply_to": None,
         "author": writer,
         "text": "What a\nlight!",
+        "mentions": [],
         "reply_count": 0,
         "created_at": "",
     }

@@ -9,6 +9,7 @@ _NO_ACCOUNT = {
     "post_id",
     "case_id",
     "resource_id",
+    "read_id",
     "comment_id",
     "parent_id",
     "avatar_id",

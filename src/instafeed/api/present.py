@@ -177,16 +177,20 @@ def _content(res: Resources, value: models.Post) -> dict[str, Any]:
         "author": account_ref(res, value.author),
         "caption": value.caption,
         "tags": list(value.tags),
-        "mentions": [
-            schemas.Mention(start=mention.start, length=mention.length, account=account_ref(res, mention.account))
-            for mention in value.mentions
-            if mention.account is not None
-        ],
+        "mentions": _mentions(res, value.mentions),
         "media": [media(res, photo) for photo in value.media],
         "created_at": models.made_at(value.id),
         "published_at": value.published_at,
         "edited_at": value.edited_at,
     }
+
+
+def _mentions(res: Resources, values: Iterable[models.Mention]) -> list[schemas.Mention]:
+    return [
+        schemas.Mention(start=mention.start, length=mention.length, account=account_ref(res, mention.account))
+        for mention in values
+        if mention.account is not None
+    ]
 
 
 def post_marks(value: models.Marks) -> schemas.PostMarks:
@@ -239,6 +243,7 @@ def comment(res: Resources, value: models.Comment) -> schemas.Comment:
         reply_to=value.parent_id,
         author=account_ref(res, value.author),
         text=value.text,
+        mentions=_mentions(res, value.mentions),
         reply_count=value.reply_count,
         created_at=models.made_at(value.id),
     )

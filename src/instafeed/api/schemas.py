@@ -610,6 +610,8 @@ class Comment(_Response):
     """The comment that it replies to; null for one that replies to none. No reply is replied to."""
     author: AccountRef
     text: str = Field(examples=["What a light!"])
+    mentions: list[Mention]
+    """The accounts that it names with `@`, in their order, without those that you may not see."""
     reply_count: int = Field(ge=0, examples=[2])
     created_at: Time
 

@@ -42,6 +42,9 @@ ROWS = (
     Rows("mutes", "muted_id", anywhere=True),
     Rows("activity", "account_id"),
     Rows("activity", "actor_id", anywhere=True),
+    Rows("inboxes", "account_id"),
+    Rows("undone", "account_id"),
+    Rows("undone", "actor_id", anywhere=True),
 )
 """A new table of this kind is one line here."""
 
@@ -90,6 +93,9 @@ KEPT = {
     ("report_cases", "resolved_by"): "a decision stays known, by ids",
     ("warnings", "subject_id"): "is the warned account's own, and goes with it",
     ("activity", "subject_id"): "is what `actor_id` posted or did, and goes with it",
+    ("undone", "subject_id"): "is a post of the one whom it concerned",
+    ("inboxes", "preferences"): "names no accounts",
+    ("comments", "mentions"): "is what others wrote; who left is left out when it is read",
     ("counters", "subject_id"): "is a post or a comment",
     ("comments", "author_id"): "goes with its row of `commented`",
     ("tagged_posts", "author_id"): "goes with its post",

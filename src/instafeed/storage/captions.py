@@ -1,5 +1,6 @@
 """What the captions of posts name, kept in the posts' rows."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,14 @@ def mentions_from(value: list[dict[str, Any]]) -> tuple[Mention, ...]:
     return tuple(Mention(item["name"], item["start"], item["length"], item["account"]) for item in value)
 
 
+def mentions_kept(mentions: Iterable[Mention]) -> list[dict[str, Any]]:
+    """The column of mentions."""
+    return [
+        {"name": mention.name, "start": mention.start, "length": mention.length, "account": mention.account_id}
+        for mention in mentions
+    ]
+
+
 async def lock(connection: Connection, post_id: int) -> tuple[Named, bool]:
     """What the post's caption names, and whether it is published; the row is locked until the transaction ends."""
     record = await connection.fetchrow(
@@ -40,8 +49,5 @@ async def set_named(connection: Connection, post_id: int, named: Named) -> None:
         shard_of(post_id),
         post_id,
         list(named.tags),
-        [
-            {"name": mention.name, "start": mention.start, "length": mention.length, "account": mention.account_id}
-            for mention in named.mentions
-        ],
+        mentions_kept(named.mentions),
     )

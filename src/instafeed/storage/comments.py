@@ -1,11 +1,13 @@
 """Comments: rows at the post's shard, and at the author's shard a row that says which are theirs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from asyncpg import Record
 
 from instafeed.ids import shard_of
+from instafeed.models import Mention
+from instafeed.storage.captions import mentions_from, mentions_kept
 from instafeed.storage.database import Connection
 
 
@@ -18,9 +20,10 @@ class CommentRow:
     parent_id: int | None
     author_id: int
     text: str
+    mentions: tuple[Mention, ...] = ()
 
 
-_COLUMNS = "id, post_id, parent_id, author_id, text"
+_COLUMNS = "id, post_id, parent_id, author_id, text, mentions"
 
 
 def _from_record(record: Record) -> CommentRow:
@@ -30,13 +33,14 @@ def _from_record(record: Record) -> CommentRow:
         parent_id=record["parent_id"],
         author_id=record["author_id"],
         text=record["text"],
+        mentions=mentions_from(record["mentions"]),
     )
 
 
 async def insert(connection: Connection, comment: CommentRow) -> bool:
     """Add a comment; False if it is there already."""
     new = await connection.fetchval(
-        "insert into comments (shard, id, post_id, parent_id, author_id, text) values ($1, $2, $3, $4, $5, $6)"
+        "insert into comments (shard, id, post_id, parent_id, author_id, text, mentions) values ($1, $2, $3, $4, $5, $6, $7)"
         " on conflict (shard, id) do nothing returning true",
         shard_of(comment.id),
         comment.id,
@@ -44,6 +48,7 @@ async def insert(connection: Connection, comment: CommentRow) -> bool:
         comment.parent_id,
         comment.author_id,
         comment.text,
+        mentions_kept(comment.mentions),
     )
     if new:
         await connection.execute(
@@ -126,8 +131,8 @@ async def page_of_replies(
     return list(map(_from_record, records))
 
 
-async def delete_replies(connection: Connection, post_id: int, parent_id: int, *, limit: int) -> int:
-    """Delete up to so many replies to a comment that is gone; returns how many."""
+async def delete_replies(connection: Connection, post_id: int, parent_id: int, *, limit: int) -> list[tuple[int, int]]:
+    """Delete up to so many replies to a comment that is gone; returns (author, reply) of each."""
     records = await connection.fetch(
         "delete from comments where shard = $1 and id = any(array("
         "select id from comments where shard = $1 and post_id = $2 and parent_id = $3 limit $4)) returning author_id, id",
@@ -136,12 +141,11 @@ async def delete_replies(connection: Connection, post_id: int, parent_id: int, *
         parent_id,
         limit,
     )
-    await _delete_authored(connection, [(record["author_id"], record["id"]) for record in records])
-    return len(records)
+    return await _delete_authored(connection, [(record["author_id"], record["id"]) for record in records])
 
 
-async def delete_some(connection: Connection, post_id: int, *, limit: int) -> list[int]:
-    """Delete up to so many comments of a post that is gone, replies too; returns which."""
+async def delete_some(connection: Connection, post_id: int, *, limit: int) -> list[tuple[int, int]]:
+    """Delete up to so many comments of a post that is gone, replies too; returns (author, comment) of each."""
     records = await connection.fetch(
         "delete from comments where shard = $1 and id = any(array("
         "select id from comments where shard = $1 and post_id = $2 limit $3)) returning author_id, id",
@@ -149,12 +153,11 @@ async def delete_some(connection: Connection, post_id: int, *, limit: int) -> li
         post_id,
         limit,
     )
-    await _delete_authored(connection, [(record["author_id"], record["id"]) for record in records])
-    return [record["id"] for record in records]
+    return await _delete_authored(connection, [(record["author_id"], record["id"]) for record in records])
 
 
-async def _delete_authored(connection: Connection, gone: Sequence[tuple[int, int]]) -> None:
-    """The authors' rows of comments (author, comment)."""
+async def _delete_authored(connection: Connection, gone: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Delete the authors' rows of comments (author, comment), and return these."""
     authors, comments = [author_id for author_id, _ in gone], [comment_id for _, comment_id in gone]
     await connection.execute(
         "delete from commented using unnest($1::smallint[], $2::bigint[], $3::bigint[]) as gone (shard, account_id, id)"
@@ -163,3 +166,4 @@ async def _delete_authored(connection: Connection, gone: Sequence[tuple[int, int
         authors,
         comments,
     )
+    return gone

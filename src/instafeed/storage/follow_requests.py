@@ -1,14 +1,25 @@
 """Requests to follow private accounts: each is a row at the requester's shard and one at the account's."""
 
+from typing import NamedTuple
+
 from instafeed.ids import shard_of
 from instafeed.storage.database import Connection
 
 
-async def upsert(connection: Connection, request_id: int, *, requester: int, followee: int, notify: bool) -> None:
-    """Ask to follow, or change whether the follow will tell of posts; an open request keeps its place."""
-    await connection.execute(
+class Request(NamedTuple):
+    """A request as it was when it ended."""
+
+    id: int
+    notify: bool
+
+
+async def upsert(connection: Connection, request_id: int, *, requester: int, followee: int, notify: bool) -> bool:
+    """Ask to follow; True if that is new. An open request keeps its place, and only `notify` is set: whether the follow will
+    tell of posts.
+    """
+    new: bool = await connection.fetchval(
         "insert into requesting (shard, requester_id, followee_id, id, notify) values ($1, $2, $3, $4, $5)"
-        " on conflict (shard, requester_id, followee_id) do update set notify = excluded.notify",
+        " on conflict (shard, requester_id, followee_id) do update set notify = excluded.notify returning id = $4",
         shard_of(requester),
         requester,
         followee,
@@ -24,12 +35,13 @@ async def upsert(connection: Connection, request_id: int, *, requester: int, fol
         request_id,
         notify,
     )
+    return new
 
 
-async def delete(connection: Connection, *, requester: int, followee: int) -> bool | None:
-    """End a request; returns its `notify`, None if there is no request."""
-    notify: bool | None = await connection.fetchval(
-        "delete from requesting where shard = $1 and requester_id = $2 and followee_id = $3 returning notify",
+async def delete(connection: Connection, *, requester: int, followee: int) -> Request | None:
+    """End a request; None if there is none."""
+    record = await connection.fetchrow(
+        "delete from requesting where shard = $1 and requester_id = $2 and followee_id = $3 returning id, notify",
         shard_of(requester),
         requester,
         followee,
@@ -40,7 +52,7 @@ async def delete(connection: Connection, *, requester: int, followee: int) -> bo
         followee,
         requester,
     )
-    return notify
+    return Request(record["id"], record["notify"]) if record else None
 
 
 async def page(connection: Connection, account_id: int, *, below: int, limit: int) -> list[tuple[int, int]]:

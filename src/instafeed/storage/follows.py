@@ -41,10 +41,10 @@ async def upsert(connection: Connection, follow_id: int, *, follower: int, follo
     return new
 
 
-async def delete(connection: Connection, *, follower: int, followee: int) -> bool:
-    """End a follow; False if there was none."""
-    gone = await connection.fetchval(
-        "delete from following where shard = $1 and follower_id = $2 and followee_id = $3 returning true",
+async def delete(connection: Connection, *, follower: int, followee: int) -> int | None:
+    """End a follow; returns its id, None if there was none."""
+    follow_id: int | None = await connection.fetchval(
+        "delete from following where shard = $1 and follower_id = $2 and followee_id = $3 returning id",
         shard_of(follower),
         follower,
         followee,
@@ -55,7 +55,7 @@ async def delete(connection: Connection, *, follower: int, followee: int) -> boo
         followee,
         follower,
     )
-    return bool(gone)
+    return follow_id
 
 
 _NOT_MUTED = "not exists (select from mutes where mutes.shard = $1 and mutes.muter_id = $2 and mutes.muted_id = following.followee_id)"

@@ -24,22 +24,23 @@ async def insert(connection: Connection, like_id: int, *, account_id: int, post_
     return bool(new)
 
 
-async def delete(connection: Connection, *, account_id: int, post_id: int) -> bool:
-    """End a like; False if there is none."""
+async def delete(connection: Connection, *, account_id: int, post_id: int) -> int | None:
+    """End a like; returns its id, None if there is none."""
     gone = await connection.fetchval(
         "delete from likes where shard = $1 and account_id = $2 and post_id = $3 returning true",
         shard_of(account_id),
         account_id,
         post_id,
     )
-    if gone:
-        await connection.execute(
-            "delete from likers where shard = $1 and post_id = $2 and account_id = $3",
-            shard_of(post_id),
-            post_id,
-            account_id,
-        )
-    return bool(gone)
+    if not gone:
+        return None
+    like_id: int = await connection.fetchval(
+        "delete from likers where shard = $1 and post_id = $2 and account_id = $3 returning id",
+        shard_of(post_id),
+        post_id,
+        account_id,
+    )
+    return like_id
 
 
 async def page(connection: Connection, post_id: int, *, below: int, limit: int) -> list[tuple[int, int]]:
