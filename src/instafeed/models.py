@@ -1,5 +1,6 @@
 """The values that everything else speaks in. All times are aware UTC datetimes; all sizes are bytes or pixels."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
@@ -375,6 +376,58 @@ class Audience(StrEnum):
     FOLLOWING = "following"
     """Of those whom one follows."""
     OFF = "off"
+
+
+_MAILED = frozenset({ActivityKind.FOLLOW_REQUEST})
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """Of whose acts an account wants to be told, by kind and channel."""
+
+    said: Mapping[ActivityKind, Mapping[Channel, Audience]] = field(default_factory=dict)
+    """What the account has said itself."""
+
+    def audience(self, kind: ActivityKind, channel: Channel) -> Audience:
+        """What it said, or else everyone; but that mails are for what waits for an answer."""
+        usual = Audience.OFF if channel is Channel.MAIL and kind not in _MAILED else Audience.EVERYONE
+        return self.said.get(kind, {}).get(channel, usual)
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """How an account reads its activity."""
+
+    read_id: int = 0
+    """Acts with ids up to this one have been seen, on one device or another."""
+    preferences: Preferences = Preferences()
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What an account did: its like, follow, request or comment has this id."""
+
+    id: int
+    actor_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """An entry of somebody's activity, as its owner sees it now."""
+
+    id: int
+    """Of the newest act of it."""
+    kind: ActivityKind
+    actors: tuple[Account, ...]
+    """The newest of them."""
+    count: int
+    """How many accounts did so."""
+    unread: bool
+    post: Post | None = None
+    """That it is about, or whose comment."""
+    comment_id: int | None = None
+    text: str | None = None
+    """Of the comment."""
 
 
 class SubjectKind(StrEnum):

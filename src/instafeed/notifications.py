@@ -7,7 +7,7 @@ at any time. So a verb tells whomever its act concerns, and hardly asks.
 from collections.abc import Iterable
 
 from instafeed.changes import Change, transact
-from instafeed.ids import shard_of, span
+from instafeed.ids import shard_of
 from instafeed.models import Account, ActivityKind, Relation
 from instafeed.resources import Resources
 from instafeed.storage import activity as activity_rows
@@ -16,19 +16,15 @@ from instafeed.storage import mutes as mute_rows
 from instafeed.storage import outbox
 from instafeed.storage import posts as post_rows
 from instafeed.storage import relations as relation_rows
+from instafeed.storage.acts import DAY, MANY
 from instafeed.storage.comments import CommentRow
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry
 from instafeed.visibility import posts_visible
 from instafeed.work import FollowUp
 
-DAY = span(hours=24)
-"""Follows, and requests to follow, of one day (UTC) are one entry, whose subject is the day's lowest id."""
-
 _CHUNK = 1000
 _BY_DAY = frozenset({ActivityKind.FOLLOW, ActivityKind.FOLLOW_REQUEST})
-MANY = _BY_DAY | {ActivityKind.LIKE, ActivityKind.COMMENT}
-"""What is told in one entry for all who do it."""
 
 
 async def tell(

@@ -6,7 +6,7 @@ nobody; a block hides both from each other; what a private account shows is for 
 
 from collections.abc import Set as AbstractSet
 
-from instafeed.models import Account, Event, EventType, Post, Relation
+from instafeed.models import Account, Audience, Event, EventType, Post, Relation
 
 
 def profile_visible(account: Account, viewer_id: int, relation: Relation) -> bool:
@@ -22,6 +22,13 @@ def listed(account: Account, viewer_id: int, relation: Relation) -> bool:
 def posts_visible(account: Account, viewer_id: int, relation: Relation) -> bool:
     """Whether the viewer may see the account's posts, its followers, and whom it follows."""
     if account.is_private and account.id != viewer_id and not relation.following:
+        return False
+    return listed(account, viewer_id, relation)
+
+
+def heard(account: Account, viewer_id: int, relation: Relation, audience: Audience) -> bool:
+    """Whether the viewer, who wants to hear of this audience, is told of what the account does."""
+    if audience is Audience.OFF or relation.muting or (audience is Audience.FOLLOWING and not relation.following):
         return False
     return listed(account, viewer_id, relation)
 

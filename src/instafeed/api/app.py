@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from instafeed import tasks
 from instafeed.api import (
     accounts,
+    activity,
     admin,
     avatars,
     blocks,
@@ -94,7 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
         *graph,
         *(uploads, media, posts),
         *reactions,
-        *(feeds, tags, search, events),
+        *(feeds, tags, search, events, activity),
         *(reports, admin, operations, docs),
     ):
         app.include_router(part.router)

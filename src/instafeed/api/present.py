@@ -258,6 +258,43 @@ def comments(
     )
 
 
+def activity(
+    res: Resources, response: Response, page: PageRequest, found: models.Page[models.Activity]
+) -> schemas.ActivityList:
+    """A page of activity."""
+    return schemas.ActivityList(
+        items=[_activity(res, item) for item in found.items], next_cursor=page.next_cursor(response, found.next)
+    )
+
+
+def _activity(res: Resources, value: models.Activity) -> schemas.Activity:
+    photos = value.post.media[:1] if value.post else ()
+    sizes = [rendition for photo in photos for rendition in photo.renditions if rendition.name in _SMALL]
+    return schemas.Activity(
+        id=value.id,
+        kind=value.kind,
+        actors=[account_ref(res, actor) for actor in value.actors],
+        count=value.count,
+        post_id=value.post.id if value.post else None,
+        preview=renditions(res, sizes) or None,
+        comment_id=value.comment_id,
+        text=value.text,
+        created_at=models.made_at(value.id),
+        unread=value.unread,
+    )
+
+
+def preferences(value: models.Preferences) -> schemas.Preferences:
+    """Of what somebody is told."""
+    return schemas.Preferences.model_validate(
+        {
+            kind: {channel: value.audience(kind, channel) for channel in models.Channel}
+            for kind in models.ActivityKind
+            if kind is not models.ActivityKind.OTHER
+        }
+    )
+
+
 def posts(
     res: Resources, response: Response, page: PageRequest, found: models.Page[models.PostView]
 ) -> schemas.PostList:

@@ -399,6 +399,40 @@ class NewComment(_Request):
     """A comment of the same post. A reply to a reply belongs to the first comment."""
 
 
+class ReadMarker(_Request):
+    """How far you have read."""
+
+    id: IdIn
+    """The highest `id` of the entries that you have seen: the first one's."""
+
+
+_SomeAudience = Annotated[Literal["everyone", "following", "off"], Field(examples=["following"])]
+
+
+class ChannelPreferencesPatch(_Request):
+    """Changes for one kind. A channel that is left out stays as it is."""
+
+    activity: _SomeAudience = "everyone"
+    push: _SomeAudience = "everyone"
+    mail: _SomeAudience = "off"
+
+
+_UNCHANGED = Field(default_factory=ChannelPreferencesPatch)
+
+
+class PreferencesPatch(_Request):
+    """Changes to preferences. A kind that is left out stays as it is."""
+
+    like: ChannelPreferencesPatch = _UNCHANGED
+    comment: ChannelPreferencesPatch = _UNCHANGED
+    reply: ChannelPreferencesPatch = _UNCHANGED
+    mention: ChannelPreferencesPatch = _UNCHANGED
+    follow: ChannelPreferencesPatch = _UNCHANGED
+    follow_request: ChannelPreferencesPatch = _UNCHANGED
+    request_accepted: ChannelPreferencesPatch = _UNCHANGED
+    post: ChannelPreferencesPatch = _UNCHANGED
+
+
 class Relation(_Response):
     """How you stand to an account."""
 
@@ -646,6 +680,82 @@ class PostList(_Response):
     items: list[Post]
     next_cursor: str | None = Field(examples=[None])
     """Send it as `cursor` for the next page; null at the end."""
+
+
+_ACTIVITY_KINDS: JsonDict = {"x-extensible-enum": [kind for kind in models.ActivityKind if kind != "other"]}
+
+
+class Activity(_Response):
+    """Something that others did."""
+
+    id: Id
+    """What `PUT /v1/activity/read` takes. The same entry has a higher one once somebody else did so too."""
+    kind: str = Field(examples=["like"], json_schema_extra=_ACTIVITY_KINDS)
+    """`like`, `comment` (on your post), `reply` (to your comment), `mention` (in a caption, or if there is a `comment_id` in
+    that comment), `follow`, `follow_request`, `request_accepted`, or `post` (by somebody whom you follow with `notify`).
+    New kinds may come: pass over what you do not know.
+    """
+    actors: list[AccountRef]
+    """Who did so: the newest three, at most."""
+    count: int = Field(ge=1, examples=[12])
+    """How many accounts did so. See docs/activity.md for how far they are counted."""
+    post_id: Id | None
+    """The post that it is about, or whose comment it is about; null where it is about none."""
+    preview: list[Rendition] | None
+    """The first photo of that post: `150` (square)."""
+    comment_id: Id | None
+    """The comment, the newest of several; null where it is about none."""
+    text: str | None = Field(examples=["What a light!"])
+    """What the comment says."""
+    created_at: Time
+    """When the newest of them did so."""
+    unread: bool
+    """Something of it happened after what was marked as read."""
+
+
+class ActivityList(_Response):
+    """A page of activity, newest first."""
+
+    items: list[Activity]
+    next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
+
+
+class UnreadActivity(_Response):
+    """How much there is to read."""
+
+    count: int = Field(ge=0, le=100, examples=[3])
+    """How many entries are unread; 100 stands for as many or more."""
+
+
+_Audience = Literal["everyone", "following", "off"]
+
+
+class ChannelPreferences(_Response):
+    """Of whose acts of a kind you are told: `everyone`, `following` (whom you follow) or `off`."""
+
+    activity: _Audience = Field(examples=["everyone"])
+    """In `GET /v1/activity`."""
+    push: _Audience = Field(examples=["following"])
+    """On your devices."""
+    mail: _Audience = Field(examples=["off"])
+    """By e-mail, if you confirmed an address."""
+
+
+class Preferences(_Response):
+    """Of what you are told."""
+
+    like: ChannelPreferences
+    comment: ChannelPreferences
+    """On your posts."""
+    reply: ChannelPreferences
+    """To your comments."""
+    mention: ChannelPreferences
+    follow: ChannelPreferences
+    follow_request: ChannelPreferences
+    request_accepted: ChannelPreferences
+    post: ChannelPreferences
+    """By those whom you follow with `notify`."""
 
 
 _KINDS: JsonDict = {"x-extensible-enum": [*models.SubjectKind]}

@@ -79,15 +79,16 @@ async def move(connection: Connection, account_id: int, kind: ActivityKind, act_
     return moved
 
 
-async def page(connection: Connection, account_id: int, *, below: int, limit: int) -> list[EntryRow]:
-    """The account's entries, newest first, with ids below `below`."""
+async def page(connection: Connection, account_id: int, *, below: int, limit: int, above: int = 0) -> list[EntryRow]:
+    """The account's entries, newest first, with ids above `above` and below `below`."""
     records = await connection.fetch(
-        "select id, kind, subject_id, actor_id from activity where shard = $1 and account_id = $2 and id < $3 and id > 0"
+        "select id, kind, subject_id, actor_id from activity where shard = $1 and account_id = $2 and id < $3 and id > $5"
         " order by id desc limit $4",
         shard_of(account_id),
         account_id,
         below,
         limit,
+        above,
     )
     return [
         EntryRow(record["id"], ActivityKind(record["kind"]), record["subject_id"], record["actor_id"])
