@@ -7,7 +7,7 @@ undone, somebody whom the viewer does not see or hear any more, or who is not he
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from instafeed import access
@@ -33,6 +33,7 @@ from instafeed.storage import acts as act_rows
 from instafeed.storage import comments as comment_rows
 from instafeed.storage import counters, marks
 from instafeed.storage import inboxes as inbox_rows
+from instafeed.storage import media as media_rows
 from instafeed.storage import posts as post_rows
 from instafeed.storage.activity import EntryRow
 from instafeed.storage.comments import CommentRow
@@ -61,8 +62,13 @@ async def page(res: Resources, viewer: Viewer, *, below: int, limit: int) -> Pag
         inbox = await inbox_rows.get(connection, viewer.account_id)
         fetch = partial(_fetch, connection, viewer, 0)
         found = await access.filled(fetch, partial(_shown, connection, viewer, inbox), position=below, limit=limit)
+        photos = await media_rows.of_posts(connection, {item.post.id for item in found.items if item.post})
+    items = [
+        replace(item, photo=photos[item.post.id][0]) if item.post and item.post.id in photos else item
+        for item in found.items
+    ]
     # Entries stand within a second of their newest acts, and do not move down: what is shown goes by the acts.
-    return Page(sorted(found.items, key=lambda item: item.id, reverse=True), next=found.next)
+    return Page(sorted(items, key=lambda item: item.id, reverse=True), next=found.next)
 
 
 async def unread(res: Resources, viewer: Viewer) -> int:
@@ -260,7 +266,7 @@ async def _comments(connection: Connection, comment_ids: Iterable[int]) -> dict[
 
 async def _posts(connection: Connection, viewer: Viewer, post_ids: Collection[int]) -> dict[int, tuple[Post, Relation]]:
     """Those of the posts that the viewer sees, and how the viewer stands to their authors."""
-    found = await post_rows.get_many(connection, post_ids) if post_ids else {}
+    found = await post_rows.get_bare_many(connection, post_ids) if post_ids else {}
     seen = await access.among(connection, viewer, {post.author.id for post in found.values()})
     return {
         id_: (post, seen[post.author.id][1])

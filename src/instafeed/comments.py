@@ -52,7 +52,7 @@ async def create(
         mentions = await captions.mentions_in(connection, viewer, text)
         comment = CommentRow(comment_id, post_id, parent_id, viewer.account_id, text, mentions)
         if await comment_rows.insert(connection, comment):
-            await notifications.tell_of_comment(change, comment, post.author, parent.author_id if parent else None)
+            await notifications.tell_of_comment(change, comment, post.author.id, parent.author_id if parent else None)
             await _count(change, post_id, parent_id, 1)
 
     await transact(res, body)

@@ -15,7 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from instafeed import access, blocks, follow_requests, follows, moderation, mutes, posts, saves, sessions, telemetry
+from instafeed import (
+    access,
+    blocks,
+    follow_requests,
+    follows,
+    moderation,
+    mutes,
+    posts,
+    preferences,
+    saves,
+    sessions,
+    telemetry,
+)
 from instafeed.errors import NotFound
 from instafeed.ids import MAX_ID, shard_of
 from instafeed.media import scratch_folder
@@ -254,6 +266,7 @@ def _lists(res: Resources, export: Export) -> dict[str, _Pages]:
         "requested": _pages(partial(_requested, res, viewer), _listed),
         "blocks": _pages(partial(blocks.page, res, viewer), _listed),
         "mutes": _pages(partial(mutes.page, res, viewer), _listed),
+        "preferences": _preferences(res, viewer),
         "sessions": _pages(partial(sessions.page, res, viewer), _session),
         "warnings": _pages(partial(moderation.warnings, res, viewer), _warning),
         "reports": _reports(res, me),
@@ -345,6 +358,11 @@ async def _account(res: Resources, account_id: int) -> _Pages:
             "created_at": _time(made_at(account_id)),
         }
     ]
+
+
+async def _preferences(res: Resources, viewer: Viewer) -> _Pages:
+    said = (await preferences.get(res, viewer)).said
+    yield [{"kind": kind, **{channel.value: said[kind][channel] for channel in said[kind]}} for kind in said]
 
 
 def _time(time: datetime | None) -> str | None:

@@ -424,7 +424,9 @@ class Activity:
     """How many accounts did so."""
     unread: bool
     post: Post | None = None
-    """That it is about, or whose comment."""
+    """That it is about, or whose comment; without photos."""
+    photo: "Media | None" = None
+    """The first one of the post, where it is shown."""
     comment_id: int | None = None
     text: str | None = None
     """Of the comment."""

@@ -8,19 +8,17 @@ from collections.abc import Iterable
 
 from instafeed.changes import Change, transact
 from instafeed.ids import shard_of
-from instafeed.models import Account, ActivityKind, Relation
+from instafeed.models import ActivityKind
 from instafeed.resources import Resources
 from instafeed.storage import activity as activity_rows
 from instafeed.storage import follows as follow_rows
 from instafeed.storage import mutes as mute_rows
 from instafeed.storage import outbox
 from instafeed.storage import posts as post_rows
-from instafeed.storage import relations as relation_rows
 from instafeed.storage.acts import DAY, MANY
 from instafeed.storage.comments import CommentRow
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry
-from instafeed.visibility import posts_visible
 from instafeed.work import FollowUp
 
 _CHUNK = 1000
@@ -48,6 +46,8 @@ async def tell(
         told two seconds later, all is said.
     """
     others = [id_ for id_ in account_ids if id_ != actor_id]
+    if not others:
+        return []
     if kind not in MANY:
         return await activity_rows.add(
             change.connection, others, kind, act_id, subject_id=subject_id, actor_id=actor_id
@@ -61,46 +61,20 @@ async def take_back(connection: Connection, account_id: int, kind: ActivityKind,
     await activity_rows.remove(connection, account_id, kind, subject_id=0, actor_id=actor_id)
 
 
-async def tell_of_comment(change: Change, comment: CommentRow, author: Account, replied_to: int | None) -> None:
-    """Tell of a new comment on a post of `author`: whom it mentions, whose comment it replies to, or whose post it is.
+async def tell_of_comment(change: Change, comment: CommentRow, author_id: int, replied_to: int | None) -> None:
+    """Tell of a new comment on a post of the author: whom it mentions, whose comment it replies to, or else whose post it is.
 
     Each of them is told once: of what concerns them most.
     """
-    mentioned = {mention.account_id for mention in comment.mentions} - {comment.author_id}
-    allowed = await _allowed(change.connection, author, mentioned, actor_id=comment.author_id)
-    kind, told = (ActivityKind.COMMENT, author.id) if replied_to is None else (ActivityKind.REPLY, replied_to)
-    subject = comment.post_id if kind is ActivityKind.COMMENT else comment.id
-    for account_ids, of, subject_id in (
-        (allowed, ActivityKind.MENTION, comment.id),
-        ({told} - allowed, kind, subject),
-    ):
-        if account_ids:
-            await tell(change, account_ids, of, comment.id, actor_id=comment.author_id, subject_id=subject_id)
-
-
-async def tell_of_mentions(
-    res: Resources, change: Change, post_id: int, author: Account, mentioned: set[int]
-) -> set[int]:
-    """Tell accounts that the caption of a published post of `author` mentions them; returns to whom that is told."""
-    allowed = await _allowed(change.connection, author, mentioned, actor_id=author.id)
-    if allowed:
-        entry_id = res.ids.next(shard_of(author.id))
-        await tell(change, allowed, ActivityKind.MENTION, entry_id, actor_id=author.id, subject_id=post_id)
-    return allowed
-
-
-async def _allowed(connection: Connection, author: Account, account_ids: set[int], *, actor_id: int) -> set[int]:
-    """Who of the accounts may see the author's posts, and does not mute the actor."""
-    others = account_ids - {actor_id}
-    if not others:
-        return set()
-    muters = await mute_rows.muters_among(connection, actor_id, others)
-    relations = await relation_rows.get_many(connection, author.id, others - muters)
-    return {id_ for id_, relation in relations.items() if posts_visible(author, id_, _seen_from_there(relation))}
-
-
-def _seen_from_there(relation: Relation) -> Relation:
-    return Relation(following=relation.followed_by, blocking=relation.blocked_by, blocked_by=relation.blocking)
+    act_id, actor_id = comment.id, comment.author_id
+    mentioned = {mention.account_id for mention in comment.mentions}
+    await tell(change, mentioned, ActivityKind.MENTION, act_id, actor_id=actor_id, subject_id=act_id)
+    if replied_to is None:
+        others = {author_id} - mentioned
+        await tell(change, others, ActivityKind.COMMENT, act_id, actor_id=actor_id, subject_id=comment.post_id)
+    else:
+        others = {replied_to} - mentioned
+        await tell(change, others, ActivityKind.REPLY, act_id, actor_id=actor_id, subject_id=act_id)
 
 
 async def notify(res: Resources, entry: Entry) -> list[FollowUp]:
@@ -119,12 +93,12 @@ async def _chunk(res: Resources, entry_id: int, post_id: int, author_id: int, po
         if post is None or post.published_at is None:
             return None
         mentioned = {mention.account_id for mention in post.mentions}
+        act_id = res.ids.next(shard_of(author_id))
         if position == 0:
-            await tell_of_mentions(res, change, post_id, post.author, mentioned)
+            await tell(change, mentioned, ActivityKind.MENTION, act_id, actor_id=author_id, subject_id=post_id)
         told = await follow_rows.subscribers(connection, author_id, above=position, limit=_CHUNK)
         muters = await mute_rows.muters_among(connection, author_id, told)
         wanted = [account_id for account_id in told if account_id not in muters and account_id not in mentioned]
-        act_id = res.ids.next(shard_of(author_id))
         await tell(change, wanted, ActivityKind.POST, act_id, actor_id=author_id, subject_id=post_id)
         if len(told) < _CHUNK:
             return None

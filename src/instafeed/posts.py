@@ -128,7 +128,8 @@ async def edit(
         await change.hold_posts(post_id)
         if caption is not None:
             named = await captions.write(connection, viewer, post_id, caption)
-            await notifications.tell_of_mentions(res, change, post_id, post.author, named)
+            entry_id, me = res.ids.next(shard_of(post_id)), viewer.account_id
+            await notifications.tell(change, named, ActivityKind.MENTION, entry_id, actor_id=me, subject_id=post_id)
         await post_rows.edit(connection, post_id, caption=post.caption if caption is None else caption)
         await media_rows.set_alt_texts(connection, post_id, edited)
 

@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from instafeed import accounts
-from instafeed.models import EventType
+from instafeed import accounts, posts
+from instafeed.ids import shard_of
+from instafeed.models import EventType, Viewer
 from instafeed.resources import Resources
 from tests.api.answers import anonymous
 from tests.client import PASSWORD, Client
@@ -19,9 +20,9 @@ SignUp = Callable[..., Awaitable[Client]]
 
 PROFILE = {"profile", "by name"}
 CONTENT = {"post", "posts", "followers", "following", "tagged", "counted", "tag found"}
-CONTENT |= {"likes", "comments", "replies", "like", "save", "comment"}
+CONTENT |= {"likes", "comments", "replies", "like", "save", "comment", "told of reply"}
 NAMED = {"listed", "liker", "commenter", "mentioned", "mentioned in feed", "found"}
-COMPANY = NAMED | {"follow", "mute", "block"}
+COMPANY = NAMED | {"follow", "mute", "block", "told of like"}
 REPORTS = {"report", "report post", "report comment"}
 TOLD = {"feed", "told", "told later"}
 ALL = PROFILE | CONTENT | COMPANY | REPORTS | TOLD
@@ -30,7 +31,7 @@ ALL = PROFILE | CONTENT | COMPANY | REPORTS | TOLD
 PUBLIC: dict[str, set[str]] = {
     "stranger": ALL - TOLD,
     "follower": ALL,
-    "muter": ALL - TOLD,
+    "muter": ALL - TOLD - {"told of like"},
     "former follower": ALL - TOLD,
     "removed follower": ALL - TOLD,
     "blocked": set(),
@@ -81,14 +82,21 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
     viewer = author if kind == "author" else await sign_up()
     tag = f"t{author.id}"
     captions = {author.id: f"#{tag}", marker.id: f"with @{author.account['username']}"}
-    posts = [await who.published((await who.post(captions[who.id]))["id"]) for who in (author, marker)]
+    made = [await who.published((await who.post(captions[who.id]))["id"]) for who in (author, marker)]
     await author.follow(friend)
     await viewer.follow(marker)
-    await author.call("PUT", f"/v1/posts/{posts[1]['id']}/like")
+    await author.call("PUT", f"/v1/posts/{made[1]['id']}/like")
     comments = [
         await who.call("POST", f"/v1/posts/{post['id']}/comments", 201, json={"text": "Nice"})
-        for who, post in zip((friend, author), posts, strict=True)
+        for who, post in zip((friend, author), made, strict=True)
     ]
+    # What the viewer is told of: the author's like, and somebody else's reply on the author's post.
+    own_id = res.ids.next(shard_of(int(viewer.id)))
+    await posts.create(res, Viewer(int(viewer.id), 0, ""), own_id, caption="", photos=[])
+    await author.call("PUT", f"/v1/posts/{own_id}/like")
+    path = f"/v1/posts/{made[0]['id']}/comments"
+    own = await viewer.call("POST", path, 201, json={"text": "Nice"})
+    await friend.call("POST", path, 201, json={"text": "Yes", "reply_to": own["id"]})
     if private:
         await author.edit(is_private=True)
     asks = kind not in {"stranger", "author"}
@@ -116,7 +124,7 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
             await author.call("DELETE", "/v1/me", 204, json={"password": PASSWORD})
     for verb in OPERATIONS.get(kind, ()):
         await verb(res, author.account["username"])
-    return Scene(author, viewer, friend, posts[0]["id"], comments[0]["id"], marker, posts[1]["id"], tag)
+    return Scene(author, viewer, friend, made[0]["id"], comments[0]["id"], marker, made[1]["id"], tag)
 
 
 async def told(there: Scene, res: Resources) -> set[str]:
@@ -207,6 +215,12 @@ async def seen(there: Scene, res: Resources) -> set[str]:  # noqa: PLR0912, PLR0
     page = await viewer.call("GET", "/v1/search/accounts", params={"q": author.account["username"]})
     if author.id in [account["id"] for account in page["items"]]:
         found.add("found")
+    entries = (await viewer.call("GET", "/v1/activity"))["items"]
+    assert await viewer.call("GET", "/v1/activity/unread") == {"count": len(entries)}
+    if ("like", [author.id]) in [(entry["kind"], [actor["id"] for actor in entry["actors"]]) for entry in entries]:
+        found.add("told of like")
+    if ("reply", there.post_id) in [(entry["kind"], entry["post_id"]) for entry in entries]:
+        found.add("told of reply")
     # What changes something comes last.
     for name in ("like", "save"):
         await ask(name, f"{post}/{name}", f"{nothing}/{name}", "PUT")

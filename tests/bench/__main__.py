@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench import (
+    activity,
     delay,
     django_join,
     event_streams,
@@ -43,6 +44,7 @@ BENCHES: dict[str, Bench] = {
     "photos": photos.bench,
     "search": search.bench,
     "likes": likes.bench,
+    "activity": activity.bench,
 }
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[2] / "docs" / "feed-growth.svg"

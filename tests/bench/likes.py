@@ -25,7 +25,8 @@ from tests.processes import running_api_process
 SECONDS = 3
 MANY = 1000
 
-Count = Callable[[Connection, int], Awaitable[object]]
+Count = Callable[[Connection, int, int], Awaitable[object]]
+"""Called with the like's id and the post's."""
 
 # All accounts like, then none does any more, and so on. Posts are taken in turn.
 _LIKE = SCRIPT.replace(
@@ -37,15 +38,15 @@ _LIKE = SCRIPT.replace(
 )
 
 
-async def _not(_: Connection, __: int) -> None:
+async def _not(_: Connection, __: int, ___: int) -> None:
     pass
 
 
-async def _by_slots(connection: Connection, post_id: int) -> None:
+async def _by_slots(connection: Connection, _: int, post_id: int) -> None:
     await counters.add(connection, post_id, likes=1)
 
 
-async def _by_one_row(connection: Connection, post_id: int) -> None:
+async def _by_one_row(connection: Connection, _: int, post_id: int) -> None:
     await connection.execute(
         "insert into counters as counter (shard, subject_id, slot, likes) values ($1, $2, 0, 1)"
         " on conflict (shard, subject_id, slot) do update set likes = counter.likes + 1",
@@ -65,7 +66,7 @@ async def _in_sql(options: Options) -> list[Row]:
         progress("likes on one post, in SQL")
         rates: dict[Count, list[float]] = {_not: [], _by_slots: [], _by_one_row: []}
         for post_id, count in zip(posts, itertools.cycle(rates), strict=False):
-            rates[count].append(await _like_at_once(settings, post_id, count, seconds=options.size(SECONDS, 1)))
+            rates[count].append(await like_at_once(settings, post_id, count, seconds=options.size(SECONDS, 1)))
     rows, slots, one_row = (median(found) for found in rates.values())
     what = f"likes on one post over {CONNECTIONS} connections to PostgreSQL"
     return [
@@ -74,7 +75,8 @@ async def _in_sql(options: Options) -> list[Row]:
     ]
 
 
-async def _like_at_once(settings: Settings, post_id: int, count: Count, *, seconds: float) -> float:
+async def like_at_once(settings: Settings, post_id: int, count: Count, *, seconds: float) -> float:
+    """Likes a second of one post, each counted in its transaction."""
     accounts = itertools.count(1)
     end = time.perf_counter() + seconds
 
@@ -84,7 +86,7 @@ async def _like_at_once(settings: Settings, post_id: int, count: Count, *, secon
             account_id = next(accounts)
             async with connection.transaction():
                 await like_rows.insert(connection, account_id, account_id=account_id, post_id=post_id)
-                await count(connection, post_id)
+                await count(connection, account_id, post_id)
             done += 1
         return done
 

@@ -268,8 +268,8 @@ def activity(
 
 
 def _activity(res: Resources, value: models.Activity) -> schemas.Activity:
-    photos = value.post.media[:1] if value.post else ()
-    sizes = [rendition for photo in photos for rendition in photo.renditions if rendition.name in _SMALL]
+    photo = value.photo
+    sizes = [rendition for rendition in photo.renditions if rendition.name in _SMALL] if photo else []
     return schemas.Activity(
         id=value.id,
         kind=value.kind,

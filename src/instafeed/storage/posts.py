@@ -142,6 +142,18 @@ async def get_bare(connection: Connection, post_id: int) -> Post | None:
     return _from_record(record) if record else None
 
 
+async def get_bare_many(connection: Connection, post_ids: Iterable[int]) -> dict[int, Post]:
+    """The posts that exist among `post_ids`, with authors, but without photos."""
+    wanted = list(post_ids)
+    records = await connection.fetch(
+        f"{_WITH_AUTHOR}"
+        " where post.shard = any($1::smallint[]) and post.id = any($2::bigint[]) and author.shard = any($1::smallint[])",
+        list({shard_of(id_) for id_ in wanted}),
+        wanted,
+    )
+    return {record["post_id"]: _from_record(record) for record in records}
+
+
 async def get_many(connection: Connection, post_ids: Iterable[int]) -> dict[int, Post]:
     """The posts that exist among `post_ids`, with authors and photos."""
     wanted = list(set(post_ids))
