@@ -39,7 +39,7 @@ async def delete_me(request: Request, body: schemas.Farewell, res: Res, viewer: 
 )
 async def create_export(res: Res, viewer: Writer, once: OnceOnly) -> Response:
     """Have a ZIP made of all that is kept of you: your photos as you sent them, and JSON files of your account, posts, likes,
-    saves, comments, lists of people, devices, warnings and reports. Read the export until it is ready.
+    saves, comments, lists of people, preferences, devices, warnings and reports. Read the export until it is ready.
     """
 
     async def make(export_id: int) -> schemas.Export | AlreadyThere:
