@@ -168,6 +168,7 @@ async def filled(
     *,
     position: int,
     limit: int,
+    batch: int = _BATCH,
 ) -> Page[ItemT]:
     """A page of what may be shown of a list. It is filled up: that something was left out shows in no page's length.
 
@@ -176,6 +177,7 @@ async def filled(
         show: gives what the viewer may see of them.
         position: where the page begins.
         limit: how many items at most.
+        batch: how many entries are looked at at once where the first ones do not fill the page.
     """
     items: list[tuple[int, ItemT]] = []
     size = limit + 1
@@ -186,5 +188,5 @@ async def filled(
             return Page([item for _, item in items[:limit]], next=items[limit - 1][0])
         if len(found) < size:
             return Page([item for _, item in items])
-        position, size = found[-1][0], _BATCH
+        position, size = found[-1][0], batch
     return Page([item for _, item in items], next=position)

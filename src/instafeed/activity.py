@@ -48,6 +48,8 @@ _FEW = 20
 """Acts of an entry that are looked at. What is beyond them is counted, whoever did it."""
 _SOME = 500
 """Acts that are looked at where it matters who did them, or where the first few do not tell."""
+_BATCH = 50
+"""Entries that are looked at at once where the first ones told too little."""
 _COUNTED = 1000
 """Acts whose actors are counted; likes all are."""
 _CLOCKS_DIFFER_SECONDS = 60.0
@@ -60,8 +62,9 @@ async def page(res: Resources, viewer: Viewer, *, below: int, limit: int) -> Pag
     """The viewer's activity, newest first."""
     async with res.db.acquire() as connection:
         inbox = await inbox_rows.get(connection, viewer.account_id)
-        fetch = partial(_fetch, connection, viewer, 0)
-        found = await access.filled(fetch, partial(_shown, connection, viewer, inbox), position=below, limit=limit)
+        fetch = partial(_fetch, connection, viewer, inbox, 0)
+        show = partial(_shown, connection, viewer, inbox)
+        found = await access.filled(fetch, show, position=below, limit=limit, batch=_BATCH)
         photos = await media_rows.of_posts(connection, {item.post.id for item in found.items if item.post})
     items = [
         replace(item, photo=photos[item.post.id][0]) if item.post and item.post.id in photos else item
@@ -84,8 +87,8 @@ async def count_unread(connection: Connection, viewer: Viewer) -> int:
     async def show(found: list[tuple[int, EntryRow]]) -> list[tuple[int, Activity]]:
         return [(at, item) for at, item in await _shown(connection, viewer, inbox, found) if item.unread]
 
-    fetch = partial(_fetch, connection, viewer, max(inbox.read_id - activity_rows.STILL, 0))
-    return len((await access.filled(fetch, show, position=MAX_ID, limit=MOST_UNREAD)).items)
+    fetch = partial(_fetch, connection, viewer, inbox, max(inbox.read_id - activity_rows.STILL, 0))
+    return len((await access.filled(fetch, show, position=MAX_ID, limit=MOST_UNREAD, batch=_BATCH)).items)
 
 
 async def mark_read(res: Resources, viewer: Viewer, up_to: int) -> None:
@@ -106,9 +109,13 @@ async def mark_read(res: Resources, viewer: Viewer, up_to: int) -> None:
 
 
 async def _fetch(
-    connection: Connection, viewer: Viewer, above: int, position: int, size: int
+    connection: Connection, viewer: Viewer, inbox: Inbox, above: int, position: int, size: int
 ) -> list[tuple[int, EntryRow]]:
-    rows = await activity_rows.page(connection, viewer.account_id, below=position, limit=size, above=above)
+    audience = inbox.preferences.audience
+    without = [kind for kind in ActivityKind if audience(kind, Channel.ACTIVITY) is Audience.OFF]
+    rows = await activity_rows.page(
+        connection, viewer.account_id, below=position, limit=size, above=above, without=without
+    )
     return [(row.id, row) for row in rows]
 
 

@@ -10,6 +10,7 @@ from instafeed import accounts, posts
 from instafeed.ids import lowest_at, shard_of
 from instafeed.models import Viewer
 from instafeed.resources import Resources
+from instafeed.storage import undone
 from tests.api.answers import invalid, is_now, problem
 from tests.client import PASSWORD, Client, eventually
 from tests.community.conftest import Publish
@@ -366,3 +367,55 @@ async def test_a_mention_in_a_caption_is_told_to_who_sees_it(sign_up: SignUp, re
     await author.call("PATCH", path, json={"caption": ""})
     await author.call("PATCH", path, json={"caption": f"@{me.account['username']}"})
     assert await told(me) == [("mention", [author.id], 1)]
+
+
+async def test_a_like_does_not_wait_for_an_entry_that_stands_still(
+    sign_up: SignUp, publish: Publish, res: Resources
+) -> None:
+    me, one, two = [await sign_up() for _ in range(3)]
+    post_id = await publish(me)
+    await like(one, post_id)
+    async with res.db.acquire() as connection, connection.transaction():
+        # As after a like of this very moment, by somebody whose transaction goes on.
+        await connection.execute(
+            "update activity set id = $2 where account_id = $1", int(me.id), lowest_at(time.time() + 600)
+        )
+    async with res.db.acquire() as connection, connection.transaction():
+        await connection.execute("select 1 from activity where account_id = $1 for update", int(me.id))
+        await like(two, post_id)
+    assert await told(me) == [("like", [two.id, one.id], 2)]
+
+
+async def test_what_was_undone_long_ago_is_forgotten(sign_up: SignUp, publish: Publish, res: Resources) -> None:
+    me, fan = await sign_up(), await sign_up()
+    post_id = await publish(me)
+    await like(fan, post_id)
+    [before] = await activity(me)
+    await unlike(fan, post_id)
+    async with res.db.acquire() as connection:
+        await undone.forget_old(connection, limit=1000)
+        ids = await connection.fetch("select id from undone where account_id = $1", int(me.id))
+        assert [str(record["id"]) for record in ids] == [before["id"]], "it is not a week old"
+        await connection.execute(
+            "update undone set id = $2 where account_id = $1", int(me.id), lowest_at(time.time() - 8 * 86_400)
+        )
+        assert await undone.forget_old(connection, limit=1000) == 1
+    await read(me, before["id"])
+    await like(fan, post_id)
+    [again] = await activity(me)
+    assert (again["unread"], int(again["id"]) > int(before["id"])) == (True, True)
+
+
+async def test_a_page_goes_on_past_entries_that_tell_nothing(
+    sign_up: SignUp, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instafeed.activity._BATCH", 2)
+    me, one, two = [await sign_up() for _ in range(3)]
+    await one.follow(me)
+    for _ in range(7):
+        post_id = await publish(me)
+        await like(two, post_id)
+        await unlike(two, post_id)
+    page = await me.call("GET", "/v1/activity", params={"limit": "1"})
+    assert ([item["kind"] for item in page["items"]], page["next_cursor"]) == (["follow"], None)
+    assert await unread(me) == 1

@@ -170,7 +170,7 @@ class Town:
         }
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 async def test_at_rest_everybody_is_told_what_is_so(
     sign_up: SignUp, publish: Publish, res: Resources, seed: int
 ) -> None:

@@ -79,16 +79,20 @@ async def move(connection: Connection, account_id: int, kind: ActivityKind, act_
     return moved
 
 
-async def page(connection: Connection, account_id: int, *, below: int, limit: int, above: int = 0) -> list[EntryRow]:
-    """The account's entries, newest first, with ids above `above` and below `below`."""
+async def page(
+    connection: Connection, account_id: int, *, below: int, limit: int, above: int = 0, without: Iterable[ActivityKind]
+) -> list[EntryRow]:
+    """The account's entries, newest first, with ids above `above` and below `below`, and not of these kinds."""
     records = await connection.fetch(
         "select id, kind, subject_id, actor_id from activity where shard = $1 and account_id = $2 and id < $3 and id > $5"
+        " and kind <> all($6::text[])"
         " order by id desc limit $4",
         shard_of(account_id),
         account_id,
         below,
         limit,
         above,
+        list(without),
     )
     return [
         EntryRow(record["id"], ActivityKind(record["kind"]), record["subject_id"], record["actor_id"])
