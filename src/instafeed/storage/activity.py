@@ -80,7 +80,13 @@ async def move(connection: Connection, account_id: int, kind: ActivityKind, act_
 
 
 async def page(
-    connection: Connection, account_id: int, *, below: int, limit: int, above: int = 0, without: Iterable[ActivityKind]
+    connection: Connection,
+    account_id: int,
+    *,
+    below: int,
+    limit: int,
+    above: int = 0,
+    without: Iterable[ActivityKind] = (),
 ) -> list[EntryRow]:
     """The account's entries, newest first, with ids above `above` and below `below`, and not of these kinds."""
     records = await connection.fetch(
