@@ -55,7 +55,6 @@ async def test_it_holds_what_is_kept_of_its_owner(alone: World, phone: httpx.Asy
     await alone.sql("update media set original_deleted_at = now() where post_id = $1 returning 1", int(there.post_id))
     gone = await alone.sql("select object_key from media where post_id = $1 order by id", int(there.post_id))
     await alone.res.blobs.delete([original_key(key) for key in gone])
-    await one.call("PATCH", "/v1/me/preferences", json={"like": {"push": "off"}})
     asked = await export(one)
     assert asked["status"] == "processing"
     assert (asked["progress"], asked["bytes"], asked["url"]) == (0, None, None)

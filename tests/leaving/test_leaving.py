@@ -117,6 +117,10 @@ async def scene(world: World, http: httpx.AsyncClient) -> Scene:
     said = await one.call("POST", f"{of_kept}/comments", 201, json={"text": "Nice"})
     for who, body in ((fan, {"text": "It is", "reply_to": said["id"]}), (fan, {"text": "Nice"})):
         await who.call("POST", f"{of_kept}/comments", 201, json=body)
+    for who, whom in ((one, muter), (other, one)):
+        await who.follow(whom)
+        await who.unfollow(whom)
+    await one.call("PATCH", "/v1/me/preferences", json={"like": {"push": "off"}})
     await accounts.promote(world.res, one.account["username"])
     await world.sql(
         "with confirmed as (insert into emails (email, account_id, confirmed_at) values ('a@example.org', $2::bigint, now())),"
