@@ -7,6 +7,7 @@ small author waits behind them. The posts of celebrities are not pushed to follo
 Everything here may run twice, late, out of order, and at the same time.
 """
 
+import asyncio
 from typing import Any
 
 from instafeed import telemetry
@@ -19,11 +20,16 @@ from instafeed.storage import follows as follow_rows
 from instafeed.storage import outbox
 from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
+from instafeed.storage.follows import Packed
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp, Outcome, Parts
 
 _AT_ONCE = 2000
 """Followers that a fan-out job serves by itself while others wait."""
+_FIRST_PIECE = 4000
+"""Followers that are packed while Redis has nothing to do yet."""
+_GROWTH = 3
+"""A piece may be so many times the one before: so much faster, or nearly, does the database pack them than Redis takes them."""
 _ALIGN_TRIES = 10
 _MERGE_CHUNK = 500
 _NO_CELEBRITY_BELOW = 0.8
@@ -72,18 +78,37 @@ async def _chunks(res: Resources, post_id: int, author_id: int) -> list[dict[str
 
 
 async def _push(res: Resources, entry: Entry, *, above: int = 0, up_to: int = MAX_ID) -> None:
-    """Push the entry's post into the feeds of its author's followers with ids above the one, up to the other."""
+    """Push the entry's post into the feeds of its author's followers with ids above the one, up to the other.
+
+    The database packs a piece of them while Redis takes the one before. The first one is small, so that Redis has not long to
+    wait, and each is larger than the last: the more are packed at once, the fewer calls they are.
+    """
+    size = _FIRST_PIECE
+    piece = await _packed(res, entry, above, up_to, size)
+    while True:
+        following: asyncio.Task[Packed] | None = None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(res.timelines.push(entry.payload["post"], piece.followers, again=entry.again))
+            if piece.count == size:
+                size *= _GROWTH
+                following = group.create_task(_packed(res, entry, piece.last, up_to, size))
+        telemetry.DELIVERIES.inc(piece.count)
+        if following is None:
+            return
+        piece = following.result()
+
+
+async def _packed(res: Resources, entry: Entry, above: int, up_to: int, limit: int) -> Packed:
     async with res.db.acquire() as connection:
-        followers, count = await follow_rows.packed_followers(
+        return await follow_rows.packed_followers(
             connection,
             entry.payload["author"],
             above=above,
             up_to=up_to,
+            limit=limit,
             buckets=res.timelines.buckets,
             key_parts=res.timelines.key_parts,
         )
-    await res.timelines.push(entry.payload["post"], followers, again=entry.again)
-    telemetry.DELIVERIES.inc(count)
 
 
 async def _way(res: Resources, author_id: int) -> tuple[Delivery, int]:

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from instafeed import access, posts, telemetry
+from instafeed import posts, telemetry
 from instafeed.errors import (
     DigestMismatch,
     MediaIncomplete,
     MediaTooLarge,
     MediaUnsupported,
     NotFound,
+    Unauthenticated,
     Unavailable,
 )
 from instafeed.ids import shard_of
@@ -219,7 +220,7 @@ async def _take(
 
     try:
         stored = await store(original_key(object_key))
-        media, entry = await res.db.transact(finish)
+        media, entry = await (res.db.transact if commit else res.db.statement)(finish)
     except BaseException as error:
         taken = await asyncio.shield(_undo(res, media_id, object_key))
         if taken is None or not isinstance(error, Exception):
@@ -232,9 +233,10 @@ async def _take(
 async def become(
     res: Resources, connection: Connection, media_id: int, object_key: str, stored: Stored
 ) -> tuple[Media, int] | None:
-    """Make a photo of its pending row, in the running transaction; returns it, and the entry to ring for after the commit.
+    """Make a photo of its pending row, in one statement; returns it, and the entry to ring for after the commit.
     None if the row is gone, or is another upload's.
     """
+    entry_id = res.ids.next(shard_of(media_id))
     media = await media_rows.mark_uploaded(
         connection,
         media_id,
@@ -242,28 +244,29 @@ async def become(
         content_type=stored.content_type,
         size=stored.size,
         sha256=stored.sha256,
+        entry_id=entry_id,
     )
-    if media is None:
-        return None
-    payload = {"media": media_id, "key": object_key}
-    return media, await note(res, connection, shard_of(media_id), Kind.RENDER, payload)
+    return (media, entry_id) if media else None
 
 
 async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str, camera_facts: bool) -> Media | None:
     """Note that bytes are about to arrive; returns the photo if they have arrived before."""
+    me = viewer.account_id
 
-    async def insert(connection: Connection) -> bool:
-        await access.lock_self(connection, viewer)
+    async def insert(connection: Connection) -> bool | None:
         return await media_rows.insert_pending(
-            connection, media_id, account_id=viewer.account_id, object_key=object_key, camera_facts=camera_facts
+            connection, media_id, account_id=me, object_key=object_key, camera_facts=camera_facts
         )
 
     for _ in range(2):
-        if await res.db.transact(insert):
+        made = await res.db.statement(insert)
+        if made is None:
+            raise Unauthenticated
+        if made:
             return None
         async with res.db.acquire() as connection:
             there = await media_rows.get(connection, media_id)
-        if there is None or there.account_id != viewer.account_id:
+        if there is None or there.account_id != me:
             break  # two processes made the same id
         if there.status is MediaStatus.PENDING:
             # The same request came before and broke off. Should it be still at it, it finds its row gone.

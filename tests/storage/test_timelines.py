@@ -4,6 +4,7 @@ import itertools
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -406,16 +407,21 @@ async def test_the_database_packs_the_key_of_every_follower(res: Resources) -> N
             "insert into followers (shard, followee_id, follower_id, id, notify) values ($1, $2, $3, $3, false)",
             [(shard_of(author), author, follower) for follower in ids],
         )
-        followers, count = await follow_rows.packed_followers(
-            connection, author, above=ids[0], buckets=lists.buckets, key_parts=lists.key_parts
+        packed = partial(
+            follow_rows.packed_followers, connection, author, buckets=lists.buckets, key_parts=lists.key_parts
         )
+        first = await packed(above=ids[0], limit=3)
+        rest = await packed(above=first.last, limit=len(ids))
+        none = await packed(above=rest.last, limit=1)
     found = {
         some.keys[at : at + some.width]: some.bucket
-        for some in followers
+        for some in first.followers + rest.followers
         for at in range(0, len(some.keys), some.width)
     }
     assert found == {lists._key(id_): lists.bucket_of(id_) for id_ in ids[1:]}
-    assert count == len(ids) - 1
+    assert (first.count, rest.count) == (3, len(ids) - 4)
+    assert (first.last, rest.last) == (sorted(ids)[3], max(ids))
+    assert (none.followers, none.count, none.last) == ([], 0, max(ids))
 
 
 @pytest.mark.parametrize("again", [False, True])

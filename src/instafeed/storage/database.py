@@ -41,6 +41,10 @@ async def _set_up(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
+async def _nothing_to_reset(_: asyncpg.Connection) -> None:
+    """No statement of ours changes a session, so none is sent when a connection is given back; the pool rolls back by itself."""
+
+
 def _is_gone(connection: Connection) -> bool:
     try:
         return connection.is_closed()
@@ -65,6 +69,7 @@ class Database:
             timeout=_CONNECT_SECONDS,
             command_timeout=_STATEMENT_SECONDS,
             init=_set_up,
+            reset=_nothing_to_reset,
             max_cached_statement_lifetime=0,  # rare statements are the ones that take long to plan
             server_settings={
                 "application_name": "instafeed",
@@ -124,11 +129,20 @@ class Database:
         Raises:
             errors.Unavailable: the database does not answer, or it kept refusing to serialise the transaction.
         """
+
+        async def transaction(connection: Connection) -> T:
+            async with connection.transaction():
+                return await body(connection)
+
+        return await self.statement(transaction)
+
+    async def statement(self, body: Callable[[Connection], Awaitable[T]]) -> T:
+        """Like `transact`, for a body of one statement: that is a transaction without a further trip for its begin and end."""
         for attempt in range(_TRIES):
             if attempt:
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter
             try:
-                async with self.acquire() as connection, connection.transaction():
+                async with self.acquire() as connection:
                     return await body(connection)
             except _RETRY:
                 continue

@@ -18,6 +18,16 @@ class PackedFollowers:
     width: int
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Followers packed by bucket and width of their keys."""
+
+    followers: list[PackedFollowers]
+    count: int
+    last: int
+    """The largest id among them; where there is none, the one above which they were asked for."""
+
+
 async def upsert(connection: Connection, follow_id: int, *, follower: int, followee: int, notify: bool) -> bool:
     """Make `follower` follow `followee`; True if it is new, False if only `notify` was set."""
     new: bool = await connection.fetchval(
@@ -142,9 +152,10 @@ async def packed_followers(
     *,
     above: int = 0,
     up_to: int = MAX_ID,
+    limit: int,
     buckets: int,
     key_parts: tuple[str, str],
-) -> tuple[list[PackedFollowers], int]:
+) -> Packed:
     """Followers packed by the database, so that Python touches none of them.
 
     Args:
@@ -152,21 +163,20 @@ async def packed_followers(
         account_id: whose followers.
         above: only ids above this; 0 to begin.
         up_to: only ids up to this one.
+        limit: at most so many, in the order of their ids.
         buckets: number of timeline buckets; a follower's is its shard modulo this.
         key_parts: what stands in a timeline's key before the bucket, and between it and the id.
-
-    Returns:
-        the packed keys by bucket and width, and how many followers they are.
     """
     prefixes = [f"{key_parts[0]}{bucket}{key_parts[1]}" for bucket in range(buckets)]
     # Keys are joined by what each begins with, and of today's ids the width is told without writing them: a row costs a
     # quarter less than with its key put together and padded.
     records = await connection.fetch(
-        "select bucket, digits, count(*) as count, string_agg(follower_id::text, ($5::text[])[bucket + 1]) as keys"
+        "select bucket, digits, count(*) as count, max(follower_id) as last,"
+        " string_agg(follower_id::text, ($5::text[])[bucket + 1]) as keys"
         " from (select follower_id, ((follower_id >> 10 & 8191) % $4)::int as bucket,"
         " case when follower_id >= 1000000000000000000 then 19 when follower_id >= 100000000000000000 then 18"
         " else length(follower_id::text) end as digits from followers"
-        " where shard = $1 and followee_id = $2 and follower_id > $3 and follower_id <= $6 order by follower_id) chunk"
+        " where shard = $1 and followee_id = $2 and follower_id > $3 and follower_id <= $6 order by follower_id limit $7) piece"
         " group by bucket, digits",
         shard_of(account_id),
         account_id,
@@ -174,12 +184,14 @@ async def packed_followers(
         buckets,
         prefixes,
         up_to,
+        limit,
     )
-    packed = []
+    followers = []
     for record in records:
         prefix = prefixes[record["bucket"]]
-        packed.append(PackedFollowers(record["bucket"], prefix + record["keys"], len(prefix) + record["digits"]))
-    return packed, sum(record["count"] for record in records)
+        followers.append(PackedFollowers(record["bucket"], prefix + record["keys"], len(prefix) + record["digits"]))
+    last = max((record["last"] for record in records), default=above)
+    return Packed(followers, sum(record["count"] for record in records), last)
 
 
 async def follower_ids(connection: Connection, account_id: int, *, above: int, limit: int) -> list[int]:

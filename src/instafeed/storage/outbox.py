@@ -80,14 +80,27 @@ async def add(
 
     The sweep rings for it after `seconds`: work that is to wait so long is not rung for before.
     """
-    await connection.execute(
-        "insert into outbox (shard, id, kind, payload, due_at) values ($1, $2, $3, $4, now() + make_interval(secs => $5))",
-        shard_of(entry_id),
-        entry_id,
-        kind,
-        payload,
-        seconds,
-    )
+    await connection.execute(_ADD.format(1, 2, 3, 4, 5), *row(entry_id, kind, payload, seconds=seconds))
+
+
+_ADD = (
+    "insert into outbox (shard, id, kind, payload, due_at)"
+    " select ${}::smallint, ${}::bigint, ${}::text, ${}::jsonb, now() + make_interval(secs => ${})"
+)
+
+
+def add_from(cause: str, *, first: int) -> str:
+    """SQL that adds an entry if `cause`, part of the same statement, has a row. The entry is `row`, its parameters begin
+    with number `first`.
+    """
+    return f"{_ADD.format(*range(first, first + 5))} from {cause}"
+
+
+def row(
+    entry_id: int, kind: Kind, payload: dict[str, Any], *, seconds: float = FIRST_RING_SECONDS
+) -> tuple[int, int, Kind, dict[str, Any], float]:
+    """The parameters of `add_from`; see `add`."""
+    return shard_of(entry_id), entry_id, kind, payload, seconds
 
 
 async def claim(connection: Connection, entry_id: int) -> Entry | None:
