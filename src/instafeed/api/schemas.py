@@ -954,7 +954,7 @@ class Limits(_Response):
     tag_max_characters: int = Field(examples=[64])
     """Folded; what is longer is no tag."""
     mentions_per_post: int = Field(examples=[20])
-    """Those beyond are text like any other."""
+    """Of a comment as many. Those beyond are text like any other."""
     caption_max_characters: int = Field(examples=[2200])
     alt_text_max_characters: int = Field(examples=[1500])
     comment_max_characters: int = Field(examples=[2200])

@@ -60,12 +60,13 @@ async def move(connection: Connection, account_id: int, kind: ActivityKind, act_
 
     It never moves down: an act that is undone leaves it where it is, and waits for nobody.
     """
-    # An upsert would lock the row of an entry that stands still.
+    # An upsert would lock the row of an entry that stands still. An entry that has many is the only one of its subject: with
+    # the actor in the condition, the index by actor would find everybody's entries of a day.
     moved: bool = await connection.fetchval(
         "with moved as (update activity set id = $5 where shard = $1 and account_id = $2 and kind = $3 and subject_id = $4"
-        " and actor_id = $7 and id < $6 returning 1), made as (insert into activity as entry"
+        " and id < $6 returning 1), made as (insert into activity as entry"
         " (shard, account_id, kind, subject_id, actor_id, id) select $1, $2, $3, $4, $7, $5 where not exists (select"
-        " from activity where shard = $1 and account_id = $2 and kind = $3 and subject_id = $4 and actor_id = $7)"
+        " from activity where shard = $1 and account_id = $2 and kind = $3 and subject_id = $4)"
         " on conflict (shard, account_id, kind, subject_id, actor_id) do update set id = greatest(entry.id, excluded.id)"
         " returning 1) select exists (select from moved) or exists (select from made)",
         shard_of(account_id),
@@ -110,8 +111,9 @@ async def remove(
     connection: Connection, account_id: int, kind: ActivityKind, *, subject_id: int, actor_id: int
 ) -> None:
     """Take an account's entry away."""
+    # By the key: the index by actor would find all that the actor ever accepted.
     await connection.execute(
-        "delete from activity where shard = $1 and account_id = $2 and kind = $3 and subject_id = $4 and actor_id = $5",
+        "delete from activity where shard = $1 and account_id = $2 and kind = $3 and subject_id = $4 and actor_id + 0 = $5",
         shard_of(account_id),
         account_id,
         kind,

@@ -13,14 +13,16 @@ from instafeed.storage.database import Connection
 DAY = span(hours=24)
 """Follows, and requests to follow, of one day (UTC) are one entry, whose subject is the day's lowest id."""
 
-# The newest acts on a subject: $1 is the shard, $2 the account that is told, $4 how many.
+# The newest acts on a subject: $1 is the shard, $2 the account that is told, $4 how many. Comments in the very order of their
+# index, or all of a post's would be sorted.
 _NEWEST = {
     ActivityKind.LIKE: "select id, account_id as actor_id from likers"
     " where shard = $1 and post_id = subject_id and account_id <> $2 order by id desc limit $4",
     # Whom a comment mentions is told of that.
     ActivityKind.COMMENT: "select id, author_id as actor_id from comments"
     " where shard = $1 and post_id = subject_id and parent_id is null and author_id <> $2"
-    " and not mentions @> jsonb_build_array(jsonb_build_object('account', $2::bigint)) order by id desc limit $4",
+    " and not mentions @> jsonb_build_array(jsonb_build_object('account', $2::bigint))"
+    " order by parent_id desc, id desc limit $4",
     ActivityKind.FOLLOW: "select id, follower_id as actor_id from followers"
     f" where shard = $1 and followee_id = $2 and id >= subject_id and id < subject_id + {DAY} order by id desc limit $4",
     ActivityKind.FOLLOW_REQUEST: "select id, requester_id as actor_id from requesters"

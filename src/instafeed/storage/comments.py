@@ -106,7 +106,7 @@ async def page_of_post(connection: Connection, post_id: int, *, below: int, limi
     """The comments of a post that reply to none, newest first, with ids below `below`."""
     records = await connection.fetch(
         f"select {_COLUMNS} from comments where shard = $1 and post_id = $2 and parent_id is null and id < $3"
-        " order by id desc limit $4",
+        " order by parent_id desc, id desc limit $4",  # the very order of the index, or all would be sorted
         shard_of(post_id),
         post_id,
         below,
