@@ -21,15 +21,18 @@ from instafeed.storage.database import Connection
 from instafeed.visibility import posts_visible
 
 
-async def write(connection: Connection, viewer: Viewer, post_id: int, caption: str) -> None:
-    """Keep what the caption of the viewer's post names from now on, in the running transaction."""
+async def write(connection: Connection, viewer: Viewer, post_id: int, caption: str) -> bool:
+    """Keep what the caption of the viewer's post names from now on, in the running transaction; returns whether the post is found
+    by more tags than before.
+    """
     before, published = await caption_rows.lock(connection, post_id)
     after = Named(tuple(entities.tags_in(caption)), await _mentions(connection, viewer, caption, before.mentions))
     if after == before:
-        return
+        return False
     await caption_rows.set_named(connection, post_id, after)
     if published:
         await _follow(connection, post_id, viewer.account_id, before, after)
+    return published and not set(after.tags) <= set(before.tags)
 
 
 async def publish(connection: Connection, author_id: int, post_id: int) -> None:

@@ -125,8 +125,9 @@ async def edit(
         if not edited and caption in {None, post.caption}:
             return
         await change.hold_posts(post_id)
-        if caption is not None:
-            await captions.write(connection, viewer, post_id, caption)
+        if caption is not None and await captions.write(connection, viewer, post_id, caption):
+            payload = {"author": viewer.account_id, "above": post_id - 1, "up_to": post_id}
+            await change.note(shard_of(post_id), Kind.TAG, payload)
         await post_rows.edit(connection, post_id, caption=post.caption if caption is None else caption)
         await media_rows.set_alt_texts(connection, post_id, edited)
 

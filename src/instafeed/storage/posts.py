@@ -101,6 +101,24 @@ async def published_at(connection: Connection, post_id: int) -> datetime | None:
     return found
 
 
+async def tagged_of_author(
+    connection: Connection, author_id: int, *, above: int, up_to: int, limit: int
+) -> list[tuple[int, list[str]]]:
+    """(post, tags) of the author's next published posts that have any, in the order of their ids, with ids above the one, up to
+    the other.
+    """
+    records = await connection.fetch(
+        "select id, tags from posts where shard = $1 and author_id = $2 and id > $3 and id <= $4"
+        " and published_at is not null and tags <> '{}' order by id limit $5",
+        shard_of(author_id),
+        author_id,
+        above,
+        up_to,
+        limit,
+    )
+    return [(record["id"], record["tags"]) for record in records]
+
+
 async def published_among(connection: Connection, post_ids: Iterable[int]) -> set[int]:
     """Which of `post_ids` are published posts, of authors who are not suspended."""
     wanted = list(post_ids)
