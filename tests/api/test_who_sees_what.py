@@ -19,7 +19,7 @@ SignUp = Callable[..., Awaitable[Client]]
 
 PROFILE = {"profile", "by name"}
 CONTENT = {"post", "posts", "followers", "following", "tagged", "counted", "tag found"}
-CONTENT |= {"likes", "comments", "replies", "like", "save", "comment"}
+CONTENT |= {"likes", "comments", "replies", "like", "save", "comment", "feed by tag"}
 NAMED = {"listed", "liker", "commenter", "mentioned", "mentioned in feed", "found"}
 COMPANY = NAMED | {"follow", "mute", "block"}
 REPORTS = {"report", "report post", "report comment"}
@@ -30,7 +30,7 @@ ALL = PROFILE | CONTENT | COMPANY | REPORTS | TOLD
 PUBLIC: dict[str, set[str]] = {
     "stranger": ALL - TOLD,
     "follower": ALL,
-    "muter": ALL - TOLD,
+    "muter": ALL - TOLD - {"feed by tag"},
     "former follower": ALL - TOLD,
     "removed follower": ALL - TOLD,
     "blocked": set(),
@@ -208,6 +208,9 @@ async def seen(there: Scene, res: Resources) -> set[str]:  # noqa: PLR0912, PLR0
     if author.id in [account["id"] for account in page["items"]]:
         found.add("found")
     # What changes something comes last.
+    await viewer.call("PUT", f"/v1/tags/{there.tag}/follow")
+    if there.post_id in await viewer.feed():
+        found.add("feed by tag")
     for name in ("like", "save"):
         await ask(name, f"{post}/{name}", f"{nothing}/{name}", "PUT")
     await ask("comment", f"{post}/comments", f"{nothing}/comments", "POST", json={"text": "Nice"})
