@@ -43,15 +43,16 @@ async def fan_out(res: Resources, entry: Entry) -> Outcome:
     """Job: bring a post into the feeds of its author and of all followers; then have the subscribers notified."""
     post_id, author_id = entry.payload["post"], entry.payload["author"]
     async with res.db.acquire() as connection:
-        published_at = await post_rows.published_at(connection, post_id)
-    if published_at is None:
+        post = await post_rows.published(connection, post_id)
+    if post is None:
         return []
+    published_at, tags = post
     if entry.position > outbox.PARTS_DONE:
         return Parts()
     if entry.position < outbox.PARTS_DONE:
         way, count = await _way(res, author_id)
         await res.recents.push_to([author_id], post_id, again=entry.again)
-        await _push_to_tags(res, author_id, above=post_id - 1, up_to=post_id, again=entry.again)
+        await _push_to_tags(res, author_id, [(post_id, tags)] if tags else [], again=entry.again)
         await res.timelines.push_to([author_id], post_id, again=entry.again)
         if way is not Delivery.MERGED:
             # With nobody waiting, a whole chunk is served at once: that saves the way through another queue.
@@ -69,8 +70,8 @@ async def fan_out(res: Resources, entry: Entry) -> Outcome:
 async def deliver(res: Resources, entry: Entry) -> Outcome:
     """Job: push a post into the feeds of one chunk of its author's followers."""
     async with res.db.acquire() as connection:
-        published_at = await post_rows.published_at(connection, entry.payload["post"])
-    if published_at is not None:
+        post = await post_rows.published(connection, entry.payload["post"])
+    if post is not None:
         await _push(res, entry, above=entry.payload["above"], up_to=entry.payload["up_to"])
     return []
 
@@ -157,29 +158,32 @@ async def tag(res: Resources, entry: Entry) -> Outcome:
     who shows them to everybody again.
     """
     author_id, up_to = entry.payload["author"], entry.payload["up_to"]
-    position: int | None = max(entry.position, entry.payload["above"])
-    while position is not None:
-        position = await _push_to_tags(res, author_id, above=position, up_to=up_to, again=True)
-        if position is not None:
-            async with res.db.acquire() as connection:
-                await outbox.checkpoint(connection, entry.id, position)
-    return []
+    position = max(entry.position, entry.payload["above"])
+    while True:
+        async with res.db.acquire() as connection:
+            found = await post_rows.tagged_of_author(
+                connection, author_id, above=position, up_to=up_to, limit=_TAG_CHUNK
+            )
+        await _push_to_tags(res, author_id, found, again=True)
+        if len(found) < _TAG_CHUNK:
+            return []
+        position = found[-1][0]
+        async with res.db.acquire() as connection:
+            await outbox.checkpoint(connection, entry.id, position)
 
 
-async def _push_to_tags(res: Resources, author_id: int, *, above: int, up_to: int, again: bool) -> int | None:
-    """Push the author's next posts to the lists of their tags, if everybody may see them; returns the last one if there may be
-    more.
+async def _push_to_tags(res: Resources, author_id: int, posts: list[tuple[int, list[str]]], *, again: bool) -> None:
+    """Push posts of an author to the lists of their tags, if everybody may see them.
 
     What these lists hold too much is left out by who reads them, so that nobody takes anything out. They may lack nothing:
     whatever lets a post be found by a tag, or an author's posts be seen, has this done after its commit.
     """
-    async with res.db.acquire() as connection:
-        found = await post_rows.tagged_of_author(connection, author_id, above=above, up_to=up_to, limit=_TAG_CHUNK)
-        if not found or not await account_rows.public_among(connection, [author_id]):
-            return None
-    for post_id, tags in found:
+    if posts:
+        async with res.db.acquire() as connection:
+            if not await account_rows.public_among(connection, [author_id]):
+                return
+    for post_id, tags in posts:
         await res.recents.push_to(map(tag_rows.list_id, tags), post_id, again=again)
-    return found[-1][0] if len(found) == _TAG_CHUNK else None
 
 
 async def push_again(res: Resources, entry: Entry) -> Outcome:

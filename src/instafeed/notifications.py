@@ -22,7 +22,7 @@ async def notify(res: Resources, entry: Entry) -> list[FollowUp]:
 
 async def _chunk(res: Resources, entry_id: int, post_id: int, author_id: int, position: int) -> int | None:
     async def body(connection: Connection) -> int | None:
-        if await posts.published_at(connection, post_id) is None:
+        if await posts.published(connection, post_id) is None:
             return None
         told = await follow_rows.subscribers(connection, author_id, above=position, limit=_CHUNK)
         muters = await mute_rows.muters_among(connection, author_id, told)
