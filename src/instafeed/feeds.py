@@ -9,33 +9,29 @@ out; it lacks nothing down to its floor.
 A page is read in steps: ids from the window; where there is none or it ends, from what was read ahead of SQL, or from SQL;
 their posts, ready-made; what of them the viewer may see now; until the page is full and one more is known, or the feed has
 ended. When everything is cached that takes two trips to Redis: one for the window or what was read ahead and what is known of
-the viewer's rights, one for posts, rights and what stands beside the posts: their counts and how the viewer has marked them.
+the viewer's rights, one for posts, rights and what stands beside the posts: their counts and how the viewer has marked them;
+and one in between for what is merged, if anything is.
 """
 
 import asyncio
 import contextlib
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
-from instafeed import reactions, telemetry
+from instafeed import feed_sources, reactions, telemetry
 from instafeed.errors import RedisAway
+from instafeed.feed_sources import ReadAheadReader, Rights, Sql, WindowReader
 from instafeed.ids import MAX_ID
 from instafeed.models import Counts, Marks, Post, Viewer
 from instafeed.reactions import Reactions
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
-from instafeed.storage import followed_tags as followed_rows
-from instafeed.storage import follows as follow_rows
 from instafeed.storage import posts as post_rows
-from instafeed.storage import relations as relation_rows
-from instafeed.storage import tags as tag_rows
 from instafeed.storage.database import Connection
 from instafeed.storage.post_cache import CachedPost, Found
 from instafeed.storage.rights_cache import Look as RightsLook
 from instafeed.storage.rights_cache import Sides
-from instafeed.storage.timelines import ReadAhead, Window, newest_of
+from instafeed.storage.timelines import Window, newest_of
 from instafeed.visibility import shown_in_feeds, tags_in_feeds
 
 Render = Callable[[Post], bytes]
@@ -44,21 +40,12 @@ Render = Callable[[Post], bytes]
 Admission = Callable[[], Awaitable[None]]
 """Awaited before the database is asked for anything, maybe several times; what it raises ends the read."""
 
-_Sql = Callable[[], AbstractAsyncContextManager[Connection]]
-"""A connection for a read that was admitted."""
-
 _FROM_WINDOW, _FROM_READ_AHEAD, _FROM_SQL = map(telemetry.FEED_READS.labels, ("window", "read_ahead", "sql"))
 
-_SPARE = 10
-"""Ids read beyond a page, so that a few that may not be shown cost no further trip."""
 _PLAIN_SECONDS = 3600
 """How long a post without a URL is cached."""
 _REFILLS = 3
 """Times that a page is filled from a window full of what may not be shown, before SQL takes over."""
-_READ_AHEAD = 500
-"""Ids that are asked of SQL at once below the window: hardly more work than those of one page."""
-_TURNS = 20
-"""Times that SQL is asked for a page. Where tags have so many posts that may not be shown, it ends early, and the next one goes on."""
 
 
 class Look(NamedTuple):
@@ -88,7 +75,7 @@ class HomePage(NamedTuple):
 
 async def begin_read(res: Resources, account_id: int, *, below: int, limit: int) -> Look | None:
     """Send the first trip of `read_home`, for a viewer who need not be authenticated yet; None if Redis is away."""
-    first = limit + 1 + _SPARE if below == MAX_ID else None
+    first = limit + 1 + feed_sources.SPARE if below == MAX_ID else None
     try:
         rights = await res.rights.begin_look(account_id)
         window = await res.timelines.begin_read(account_id, limit=first, below=below)
@@ -133,7 +120,7 @@ async def read_home(
         await page.fill(window)
     if not page.is_done:
         source = _FROM_READ_AHEAD
-        await page.fill(_ReadAheadReader(res, me, rights, look, sql))
+        await page.fill(ReadAheadReader(res, me, rights, look.read_ahead if look else None, sql))
     if not page.is_done:
         source = _FROM_SQL
         await page.fill_from_sql()
@@ -146,7 +133,7 @@ async def read_home(
 async def materialise(res: Resources, account_id: int) -> None:
     """Have Redis hold the account's home feed, so that posts are pushed to it; nothing if it does already or is away."""
     with contextlib.suppress(RedisAway):
-        await _rebuild(res, account_id, res.db.acquire)
+        await feed_sources.rebuild(res, account_id, res.db.acquire)
 
 
 class _Admitted(NamedTuple):
@@ -163,167 +150,17 @@ class _Admitted(NamedTuple):
             yield connection
 
 
-class _Rights(NamedTuple):
-    """What a viewer's feed shows: posts of the authors in `sides`, and posts with one of `tags` of whoever is not away. Where
-    `sides` is None, the cache's entry `name` has them.
-    """
-
-    celebrities: list[int]
-    tags: list[str]
-    name: bytes = b""
-    sides: Sides | None = None
-
-    @property
-    def merged(self) -> list[int]:
-        """The lists that are merged when the feed is read."""
-        return [*self.celebrities, *map(tag_rows.list_id, self.tags)] if self.tags else self.celebrities
-
-
-async def _rights(res: Resources, me: int, look: Look | None, sql: _Sql) -> _Rights:
+async def _rights(res: Resources, me: int, look: Look | None, sql: Sql) -> Rights:
     try:
         known = await res.rights.finish_look(look.rights) if look else None
     except RedisAway:
         known = None
     if known is not None:
-        return _Rights(known.celebrities, known.tags, known.name)
-    return await _rights_from_sql(res, me, sql)
+        return Rights(known.celebrities, known.tags, known.name)
+    return await feed_sources.rights_from_sql(res, me, sql)
 
 
-async def _rights_from_sql(res: Resources, me: int, sql: _Sql) -> _Rights:
-    """What the database says, which goes into the cache too."""
-    fill = None
-    with contextlib.suppress(RedisAway):
-        fill = await res.rights.begin_fill(me)
-    async with sql() as connection:
-        authors = await follow_rows.feed_authors(connection, me)
-        celebrities = await account_rows.celebrities_among(connection, authors) if authors else []
-        tags = await followed_rows.of_account(connection, me)
-        away = await relation_rows.kept_away(connection, me) if tags else set()
-    sides = Sides(frozenset(authors), frozenset(away))
-    if fill is not None:
-        with contextlib.suppress(RedisAway):
-            await res.rights.finish_fill(fill, sides, celebrities, tags)
-    return _Rights(celebrities, tags, sides=sides)
-
-
-class _WindowReader:
-    """Reads on in a window of Redis: the viewer's list, and those of the celebrities and the tags that the viewer follows."""
-
-    def __init__(self, res: Resources, me: int, rights: _Rights, window: Window, sql: _Sql, *, whole: bool) -> None:
-        self._res = res
-        self._me = me
-        self._rights = rights
-        self._merged = rights.merged
-        self._window = window
-        self._sql = sql
-        self._whole = whole
-
-    async def batch(self, below: int, wanted: int) -> Window | None:
-        """At least `wanted` ids below `below`, unless Redis holds fewer; None if it does not hold what comes there."""
-        try:
-            return await self._batch(below, wanted)
-        except RedisAway:
-            return None
-
-    async def _batch(self, below: int, wanted: int) -> Window | None:
-        count = wanted + _SPARE
-        found = _slice(self._window.ids, below, count)
-        if len(found) < wanted and not self._whole and not self._window.to_the_end:
-            window = await self._res.timelines.read(self._me, limit=None)
-            if window is None:
-                return None
-            self._window, self._whole = window, True
-            found = _slice(window.ids, below, count)
-        batch = Window(found, found[-1] if len(found) == count else self._window.floor)
-        if self._merged and batch.floor < below:
-            recent, missing = await self._res.recents.read_many(
-                self._merged, below=below, above=batch.floor, limit=count
-            )
-            if missing:
-                await _rebuild_recents(self._res, self._rights, missing, self._sql)
-                return None
-            batch = newest_of([batch, recent], count)
-        return batch if batch.floor < below else None
-
-
-class _ReadAheadReader:
-    """Reads on below the window, in ids of which SQL was asked for many at once.
-
-    The posts of celebrities and with tags are asked of SQL for each page: when one comes late, nobody tells their followers'
-    read-aheads.
-    """
-
-    def __init__(self, res: Resources, me: int, rights: _Rights, look: Look | None, sql: _Sql) -> None:
-        self._res = res
-        self._me = me
-        self._rights = rights
-        self._asked = look.read_ahead if look else None
-        self._sql = sql
-        self._held: ReadAhead | None = None
-
-    async def batch(self, below: int, wanted: int) -> Window | None:
-        """At least `wanted` ids below `below`, unless fewer were read ahead; None if nothing can be."""
-        if not self._rights.name:
-            return None
-        try:
-            held = await self._find(below)
-        except RedisAway:
-            return None
-        if held is None:
-            return None
-        count = wanted + _SPARE
-        found = _slice(held.ids, below, count)
-        batch = Window(found, found[-1] if len(found) == count else held.floor)
-        if self._rights.merged:
-            async with self._sql() as connection:
-                recent = await _authored(connection, self._rights.celebrities, below=below, limit=count)
-                tagged = await _tagged(connection, self._rights.tags, below=below, limit=count)
-            batch = newest_of([batch, recent, tagged], count)
-        return batch
-
-    async def _find(self, below: int) -> ReadAhead | None:
-        if self._held is None:
-            asked = self._asked or await self._res.timelines.ask_read_ahead(self._me)
-            self._held = self._res.timelines.read_ahead_of(await asked)
-        if self._held is None or self._held.rights != self._rights.name or not self._held.covers(below):
-            self._held = await self._read_ahead(below)
-        return self._held
-
-    async def _read_ahead(self, below: int) -> ReadAhead | None:
-        # Asked after their name: should they be others by now, nobody will believe in that name any more.
-        members = await self._res.rights.members(self._me)
-        reading = await self._res.timelines.begin_read_ahead(self._me) if members else None
-        if members is None or reading is None:
-            return None
-        authors = {*members.authors}.difference(self._rights.celebrities)
-        async with self._sql() as connection:
-            window = await _authored(connection, authors, below=below, limit=_READ_AHEAD)
-        found = ReadAhead(self._rights.name, below, window.floor, window.ids)
-        await self._res.timelines.finish_read_ahead(reading, found)
-        return found
-
-
-async def _authored(connection: Connection, authors: Collection[int], *, below: int, limit: int) -> Window:
-    """The newest posts of these authors, as SQL says."""
-    ids = await post_rows.published_ids(connection, authors, below=below, limit=limit) if authors else []
-    return Window(ids, ids[-1] if len(ids) == limit else 0)
-
-
-async def _tagged(connection: Connection, tags: Sequence[str], *, below: int, limit: int) -> Window:
-    """Those of the newest `limit` posts with any of these tags whose authors show theirs to everybody, as SQL says."""
-    found = await tag_rows.newest_of_many(connection, tags, below=below, limit=limit)
-    authors = await account_rows.public_among(connection, {author_id for _, author_id in found}) if found else set()
-    ids = [id_ for id_, author_id in found if author_id in authors]
-    return Window(ids, found[-1][0] if len(found) == limit else 0)
-
-
-def _slice(ids: list[int], below: int, count: int) -> list[int]:
-    """The first `count` of the descending `ids` that are below `below`."""
-    start = bisect_right(ids, -below, key=lambda id_: -id_) if ids and ids[0] >= below else 0
-    return ids[start : start + count]
-
-
-async def _window(res: Resources, me: int, look: Look | None, rights: _Rights, sql: _Sql) -> _WindowReader | None:
+async def _window(res: Resources, me: int, look: Look | None, rights: Rights, sql: Sql) -> WindowReader | None:
     """What Redis holds of the feed, rebuilt if it holds none; None if it is away or somebody else rebuilds it."""
     if look is None:
         return None
@@ -333,54 +170,10 @@ async def _window(res: Resources, me: int, look: Look | None, rights: _Rights, s
             # Its first answer may be older than what the database said: of somebody who was still a celebrity then.
             window = await res.timelines.read(me, limit=look.limit)
         if window is None:
-            window, whole = await _rebuild(res, me, sql), True
+            window, whole = await feed_sources.rebuild(res, me, sql), True
     except RedisAway:
         return None
-    return _WindowReader(res, me, rights, window, sql, whole=whole) if window else None
-
-
-async def _rebuild(res: Resources, me: int, sql: _Sql) -> Window | None:
-    # The list is created before the query: what is published later finds it and is pushed to it.
-    marker = await res.timelines.begin_rebuild(me)
-    if marker is None:
-        return None
-    async with sql() as connection:
-        authors = [me, *await follow_rows.feed_authors(connection, me)]
-        window = await _authored(connection, authors, below=MAX_ID, limit=res.timelines.window)
-    if not await res.timelines.finish_rebuild(me, marker, window.ids, to_the_end=window.to_the_end):
-        return None
-    telemetry.FEED_REBUILDS.inc()
-    return window
-
-
-async def _rebuild_recents(res: Resources, rights: _Rights, missing: list[int], sql: _Sql) -> None:
-    tags = {tag_rows.list_id(tag): tag for tag in rights.tags}
-    for list_id in missing:
-        marker = await res.recents.begin_rebuild(list_id)
-        if marker is None:
-            continue
-        async with sql() as connection:
-            if list_id in tags:
-                window = await _newest_tagged(connection, tags[list_id], limit=res.recents.window)
-            else:
-                window = await _newest_authored(connection, list_id, limit=res.recents.window)
-        await res.recents.finish_rebuild(list_id, marker, window.ids, to_the_end=window.to_the_end)
-
-
-async def _newest_authored(connection: Connection, author_id: int, *, limit: int) -> Window:
-    ids = await post_rows.ids_of_author(connection, author_id, below=MAX_ID, limit=limit, unpublished=False)
-    return Window(ids, ids[-1] if len(ids) == limit else 0)
-
-
-async def _newest_tagged(connection: Connection, tag: str, *, limit: int) -> Window:
-    """What a list holds of a tag's posts: those of authors who show theirs to everybody, as far down as was looked."""
-    ids, floor = list[int](), MAX_ID
-    for _ in range(_TURNS):
-        found = await _tagged(connection, [tag], below=floor, limit=limit)
-        ids, floor = [*ids, *found.ids], found.floor
-        if found.to_the_end or len(ids) >= limit:
-            break
-    return Window(ids[:limit], floor if len(ids) <= limit else ids[limit - 1])
+    return WindowReader(res, me, rights, window, sql, whole=whole) if window else None
 
 
 def _shown_by_no_tag(_: CachedPost, __: Sides) -> bool:
@@ -391,7 +184,7 @@ class _Filling:
     """A page while it is filled: with one post more than it shows, to know whether there is a next one."""
 
     def __init__(
-        self, res: Resources, me: int, rights: _Rights, render: Render, sql: _Sql, *, below: int, limit: int
+        self, res: Resources, me: int, rights: Rights, render: Render, sql: Sql, *, below: int, limit: int
     ) -> None:
         self.shown: list[tuple[int, CachedPost]] = []
         self.counts: dict[int, Counts] = {}
@@ -420,7 +213,7 @@ class _Filling:
         """What comes after it is below this; None if the feed has ended."""
         return None if self._ended else self._position
 
-    async def fill(self, reader: "_WindowReader | _ReadAheadReader") -> None:
+    async def fill(self, reader: "WindowReader | ReadAheadReader") -> None:
         """Fill it as far as `reader` knows what comes next."""
         for _ in range(_REFILLS):
             batch = None if self.is_done else await reader.batch(self._position, self._wanted)
@@ -430,7 +223,7 @@ class _Filling:
 
     async def fill_from_sql(self) -> None:
         """Fill it by the feed's definition. Suspended authors are left out once there were hidden posts."""
-        for _ in range(_TURNS):
+        for _ in range(feed_sources.TURNS):
             if self.is_done:
                 return
             sides, wanted = await self._sides(), self._wanted
@@ -438,11 +231,11 @@ class _Filling:
             async with self._sql() as connection:
                 if self._met_hidden:
                     authors -= await account_rows.suspended_among(connection, authors)
-                batch = await _authored(connection, authors, below=self._position, limit=wanted)
+                batch = await feed_sources.authored(connection, authors, below=self._position, limit=wanted)
                 if tags:
-                    count = _READ_AHEAD if self._met_hidden else wanted
+                    count = feed_sources.READ_AHEAD if self._met_hidden else wanted
                     batch = newest_of(
-                        [batch, await _tagged(connection, tags, below=self._position, limit=count)], count
+                        [batch, await feed_sources.tagged(connection, tags, below=self._position, limit=count)], count
                     )
             self._met_hidden = self._met_hidden or len(batch.ids) < wanted
             await self._add_batch(batch)
@@ -544,6 +337,6 @@ class _Filling:
 
     async def _sides_from_sql(self) -> Sides:
         if self._rights.sides is None:
-            self._rights = await _rights_from_sql(self._res, self._me, self._sql)
+            self._rights = await feed_sources.rights_from_sql(self._res, self._me, self._sql)
         assert self._rights.sides is not None
         return self._rights.sides

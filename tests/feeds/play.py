@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from instafeed import delivery, feeds
+from instafeed import delivery, feed_sources, feeds
 from instafeed.entities import tags_in
 from instafeed.errors import Conflict, NotFound, Unauthenticated
 from instafeed.ids import MAX_ID
@@ -515,7 +515,7 @@ async def run(gated: World, past: Past, steps: Iterable[Step], limits: list[int]
     play = Play(World(replace(res, timelines=lists, recents=recents, settings=settings)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delivery, "_AT_ONCE", past.at_once)
-        patch.setattr(feeds, "_READ_AHEAD", past.read_ahead)
+        patch.setattr(feed_sources, "READ_AHEAD", past.read_ahead)
         patch.setattr(delivery, "_NO_CELEBRITY_BELOW", 1 + 0.5 / past.celebrity)  # with one follower less they are none
         await play.begin(past)
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from instafeed import feeds
+from instafeed import feed_sources, feeds
 from instafeed.ids import MAX_ID
 from instafeed.storage.outbox import Kind
 from instafeed.storage.tags import list_id
@@ -83,7 +83,7 @@ async def test_pages_go_on_below_every_list_to_the_very_end(world: World, window
 
 async def test_hidden_posts_fill_no_page_and_end_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """More of them in a row than SQL is asked for at once, in Redis's lists and below them."""
-    monkeypatch.setattr(feeds, "_READ_AHEAD", 7)
+    monkeypatch.setattr(feed_sources, "READ_AHEAD", 7)
     reader, *hidden, stranger = [await world.account(shard) for shard in (1, 2, 3, 4, 5)]
     first = await add_posts(world, [stranger] * 3, [f"#{TAG}"])
     await add_posts(world, hidden * 12, [f"#{TAG}"])
@@ -100,14 +100,14 @@ async def test_hidden_posts_fill_no_page_and_end_none(world: World, monkeypatch:
 async def test_a_page_ends_early_below_too_many_hidden_posts_and_the_next_one_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "_TURNS", 2)
+    monkeypatch.setattr(feed_sources, "TURNS", 2)
     reader, hidden, stranger = [await world.account(shard) for shard in (1, 2, 3)]
     [first] = await add_posts(world, [stranger], [f"#{TAG}"])
     await add_posts(world, [hidden] * 60, [f"#{TAG}"])
     [last] = await add_posts(world, [stranger], [f"#{TAG}"])
     await world.suspend(hidden)
     await world.follow_tag(reader, TAG)
-    monkeypatch.setattr(feeds, "_READ_AHEAD", 9)
+    monkeypatch.setattr(feed_sources, "READ_AHEAD", 9)
     assert await pages_of(world, reader, 2) == [last, first]
 
 
