@@ -130,6 +130,15 @@ CREATE TABLE public.exports (
 )
 PARTITION BY HASH (shard);
 
+CREATE TABLE public.followed_tags (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    tag text NOT NULL COLLATE pg_catalog."C",
+    id bigint NOT NULL,
+    CONSTRAINT followed_tags_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.followers (
     shard smallint NOT NULL,
     followee_id bigint NOT NULL,
@@ -466,6 +475,9 @@ ALTER TABLE ONLY public.emails
 
 ALTER TABLE ONLY public.exports
     ADD CONSTRAINT exports_pkey PRIMARY KEY (shard, id);
+
+ALTER TABLE ONLY public.followed_tags
+    ADD CONSTRAINT followed_tags_pkey PRIMARY KEY (shard, account_id, tag);
 
 ALTER TABLE ONLY public.followers
     ADD CONSTRAINT followers_pkey PRIMARY KEY (shard, followee_id, follower_id);

@@ -10,7 +10,7 @@ from instafeed import access, feeds, mails
 from instafeed.changes import Change, transact
 from instafeed.errors import Invalid, NotFound, RateLimited, UsernameTaken
 from instafeed.folding import terms_of
-from instafeed.ids import shard_of
+from instafeed.ids import MAX_ID, shard_of
 from instafeed.mails import Mail
 from instafeed.models import Account, AccountChanges, Action, Emails, Relation, Session, Subject, SubjectKind, Viewer
 from instafeed.resources import Resources
@@ -157,12 +157,15 @@ async def update(res: Resources, viewer: Viewer, changes: AccountChanges) -> tup
         after = replace(before, **{name: value for name, value in asdict(changes).items() if value is not None})
         if after.username != before.username:
             await _rename(change, before, after.username)
-        if (after.username, after.display_name) != (before.username, before.display_name):
+        renamed = (after.username, after.display_name) != (before.username, before.display_name)
+        if renamed or after.is_private != before.is_private:
             await change.hold_author(me)
+        if renamed:
             terms = terms_of(after.username, after.display_name)
             await search_rows.put(change.connection, me, terms, followers=after.follower_count)
         if before.is_private and not after.is_private:
             await change.note(shard_of(me), Kind.APPROVE, {"account": me})
+            await _tag_all(change, me)
         await account_rows.update(change.connection, after)
         return after, await email_rows.get(change.connection, me)
 
@@ -261,4 +264,11 @@ async def set_suspended(change: Change, account_id: int, *, suspended: bool) -> 
         raise NotFound
     if suspended:
         await end_all(change, account_id)
+    else:
+        await _tag_all(change, account_id)
     return True
+
+
+async def _tag_all(change: Change, account_id: int) -> None:
+    """Everybody may see the account's posts from now on: those who follow the posts' tags, in their home feeds."""
+    await change.note(shard_of(account_id), Kind.TAG, {"author": account_id, "above": 0, "up_to": MAX_ID})

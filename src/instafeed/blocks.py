@@ -48,7 +48,8 @@ async def unblock(res: Resources, viewer: Viewer, account_id: int) -> None:
 
     async def body(change: Change) -> None:
         await access.lock(change.connection, viewer, account_id, profile_visible)
-        await block_rows.delete(change.connection, blocker=viewer.account_id, blocked=account_id)
+        if await block_rows.delete(change.connection, blocker=viewer.account_id, blocked=account_id):
+            await change.hold_rights(viewer.account_id, account_id)
 
     await transact(res, body)
 

@@ -5,7 +5,8 @@ published until it is deleted.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from instafeed import access, entities
 from instafeed.models import Account, Mention, Post, Viewer
@@ -17,19 +18,25 @@ from instafeed.storage.captions import Named
 from instafeed.storage.database import Connection
 
 
-async def write(connection: Connection, viewer: Viewer, post_id: int, caption: str) -> set[int]:
-    """Keep what the caption of the viewer's post names from now on, in the running transaction; returns which accounts it
-    did not name before, if the post is published.
-    """
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What a published post's caption names that it did not name before."""
+
+    tags: AbstractSet[str] = frozenset()
+    accounts: AbstractSet[int] = frozenset()
+
+
+async def write(connection: Connection, viewer: Viewer, post_id: int, caption: str) -> Added:
+    """Keep what the caption of the viewer's post names from now on, in the running transaction."""
     before, published = await caption_rows.lock(connection, post_id)
     after = Named(tuple(entities.tags_in(caption)), await mentions_in(connection, viewer, caption, before.mentions))
     if after != before:
         await caption_rows.set_named(connection, post_id, after)
     if not published:
-        return set()
+        return Added()
     await _index(connection, post_id, viewer.account_id, before.tags, after.tags)
     old, new = [{mention.account_id for mention in named.mentions} for named in (before, after)]
-    return new - old
+    return Added({*after.tags}.difference(before.tags), new - old)
 
 
 async def publish(connection: Connection, author_id: int, post_id: int) -> None:

@@ -1,8 +1,9 @@
-"""Delivering posts to home feeds, and keeping these in step with who follows whom.
+"""Delivering posts to home feeds and to the lists of their tags, and keeping these in step with who follows whom.
 
 A post of an author with few followers is pushed by its fan-out job itself. One with many is delivered in chunks that are
 outbox entries of their own, on a queue of their own: any worker takes them, a killed worker's are taken up by others, and no
-small author waits behind them. The posts of celebrities are not pushed to followers, but merged when a feed is read.
+small author waits behind them. The posts of celebrities are not pushed to followers, but merged when a feed is read. So are
+those that come into a feed by a tag: each tag has one list, and who follows it makes no difference to a fan-out.
 
 Everything here may run twice, late, out of order, and at the same time.
 """
@@ -19,6 +20,7 @@ from instafeed.storage import accounts as account_rows
 from instafeed.storage import follows as follow_rows
 from instafeed.storage import outbox
 from instafeed.storage import posts as post_rows
+from instafeed.storage import tags as tag_rows
 from instafeed.storage.database import Connection
 from instafeed.storage.follows import Packed
 from instafeed.storage.outbox import Entry, Kind
@@ -32,6 +34,7 @@ _GROWTH = 3
 """A piece may be so many times the one before: so much faster, or nearly, does the database pack them than Redis takes them."""
 _ALIGN_TRIES = 10
 _MERGE_CHUNK = 500
+_TAG_CHUNK = 200
 _NO_CELEBRITY_BELOW = 0.8
 """An account is a celebrity until it has fewer followers than this part of the setting, so that it does not change to and fro."""
 
@@ -40,15 +43,17 @@ async def fan_out(res: Resources, entry: Entry) -> Outcome:
     """Job: bring a post into the feeds of its author and of all followers; then have the subscribers notified."""
     post_id, author_id = entry.payload["post"], entry.payload["author"]
     async with res.db.acquire() as connection:
-        published_at = await post_rows.published_at(connection, post_id)
-    if published_at is None:
+        post = await post_rows.published(connection, post_id)
+    if post is None:
         return []
+    published_at, tags = post
     if entry.position > outbox.PARTS_DONE:
         return Parts()
     if entry.position < outbox.PARTS_DONE:
         way, count = await _way(res, author_id)
-        await res.recents.push_to(author_id, post_id, again=entry.again)
-        await res.timelines.push_to(author_id, post_id, again=entry.again)
+        await res.recents.push_to([author_id], post_id, again=entry.again)
+        await _push_to_tags(res, author_id, [(post_id, tags)] if tags else [], again=entry.again)
+        await res.timelines.push_to([author_id], post_id, again=entry.again)
         if way is not Delivery.MERGED:
             # With nobody waiting, a whole chunk is served at once: that saves the way through another queue.
             most = res.settings.fan_out_chunk if await res.queue.is_idle("fanout") else _AT_ONCE
@@ -65,8 +70,8 @@ async def fan_out(res: Resources, entry: Entry) -> Outcome:
 async def deliver(res: Resources, entry: Entry) -> Outcome:
     """Job: push a post into the feeds of one chunk of its author's followers."""
     async with res.db.acquire() as connection:
-        published_at = await post_rows.published_at(connection, entry.payload["post"])
-    if published_at is not None:
+        post = await post_rows.published(connection, entry.payload["post"])
+    if post is not None:
         await _push(res, entry, above=entry.payload["above"], up_to=entry.payload["up_to"])
     return []
 
@@ -146,6 +151,39 @@ async def _change_way(
         return (await account_rows.delivery(change.connection, author_id))[0]
 
     return await transact(res, body)
+
+
+async def tag(res: Resources, entry: Entry) -> Outcome:
+    """Job: bring an author's posts in a range of ids into the lists of their tags: one that got other tags, or all of somebody
+    who shows them to everybody again.
+    """
+    author_id, up_to = entry.payload["author"], entry.payload["up_to"]
+    position = max(entry.position, entry.payload["above"])
+    while True:
+        async with res.db.acquire() as connection:
+            found = await post_rows.tagged_of_author(
+                connection, author_id, above=position, up_to=up_to, limit=_TAG_CHUNK
+            )
+        await _push_to_tags(res, author_id, found, again=True)
+        if len(found) < _TAG_CHUNK:
+            return []
+        position = found[-1][0]
+        async with res.db.acquire() as connection:
+            await outbox.checkpoint(connection, entry.id, position)
+
+
+async def _push_to_tags(res: Resources, author_id: int, posts: list[tuple[int, list[str]]], *, again: bool) -> None:
+    """Push posts of an author to the lists of their tags, if everybody may see them.
+
+    What these lists hold too much is left out by who reads them, so that nobody takes anything out. They may lack nothing:
+    whatever lets a post be found by a tag, or an author's posts be seen, has this done after its commit.
+    """
+    if posts:
+        async with res.db.acquire() as connection:
+            if not await account_rows.public_among(connection, [author_id]):
+                return
+    for post_id, tags in posts:
+        await res.recents.push_to(map(tag_rows.list_id, tags), post_id, again=again)
 
 
 async def push_again(res: Resources, entry: Entry) -> Outcome:

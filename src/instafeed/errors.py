@@ -150,6 +150,13 @@ class TooManyUploads(InstafeedError):
     title = "Too many uploads are open"
 
 
+class TooManyTags(InstafeedError):
+    """The account follows as many tags as it may."""
+
+    slug = "too-many-tags"
+    title = "Too many tags are followed"
+
+
 class UploadTooSlow(InstafeedError):
     """Slower than the published rate."""
 

@@ -49,11 +49,13 @@ from instafeed.storage import accounts as account_rows
 from instafeed.storage import comments as comment_rows
 from instafeed.storage import emails as email_rows
 from instafeed.storage import exports as export_rows
+from instafeed.storage import followed_tags as followed_rows
 from instafeed.storage import likes as like_rows
 from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import new_export_key, original_key
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
+from instafeed.tags import FOLLOWED_MAX
 from instafeed.work import FollowUp, note
 
 T = TypeVar("T")
@@ -267,6 +269,7 @@ def _lists(res: Resources, export: Export) -> dict[str, _Pages]:
         "blocks": _pages(partial(blocks.page, res, viewer), _listed),
         "mutes": _pages(partial(mutes.page, res, viewer), _listed),
         "preferences": _preferences(res, viewer),
+        "followed_tags": _followed_tags(res, me),
         "sessions": _pages(partial(sessions.page, res, viewer), _session),
         "warnings": _pages(partial(moderation.warnings, res, viewer), _warning),
         "reports": _reports(res, me),
@@ -317,6 +320,12 @@ async def _likes(res: Resources, account_id: int) -> _Pages:
             found = await like_rows.posts_of_account(connection, account_id, above=above, limit=_PAGE)
         yield [{"post_id": str(post_id)} for post_id in found]
         above = found[-1] if len(found) == _PAGE else None
+
+
+async def _followed_tags(res: Resources, account_id: int) -> _Pages:
+    async with res.db.acquire() as connection:
+        found = await followed_rows.page(connection, account_id, below=MAX_ID, limit=FOLLOWED_MAX)
+    yield [{"name": tag, "since": _time(made_at(id_))} for id_, tag in found]
 
 
 async def _comments(res: Resources, account_id: int) -> _Pages:

@@ -1,37 +1,38 @@
 """Reading the home feed.
 
-PostgreSQL is the truth: the feed of V is every published post of V and of whom V follows now, newest id first, but for those
-whom V mutes and for suspended authors. Redis holds a window of it (`storage/timelines.py`), into which the recent posts of
-celebrities are merged here. The window may hold too much (a deleted post, an author unfollowed a moment ago), which reading
-leaves out; it lacks nothing down to its floor.
+PostgreSQL is the truth: the feed of V is every published post of V and of whom V follows now, and the posts of others that V
+may see and that have a tag which V follows now, newest id first, but for those whom V mutes and for suspended authors. Redis
+holds a window of it (`storage/timelines.py`), into which the recent posts of celebrities and with tags are merged here. The
+window may hold too much (a deleted post, an author unfollowed a moment ago, a tag that was edited away), which reading leaves
+out; it lacks nothing down to its floor.
 
 A page is read in steps: ids from the window; where there is none or it ends, from what was read ahead of SQL, or from SQL;
 their posts, ready-made; what of them the viewer may see now; until the page is full and one more is known, or the feed has
 ended. When everything is cached that takes two trips to Redis: one for the window or what was read ahead and what is known of
-the viewer's rights, one for posts, rights and what stands beside the posts: their counts and how the viewer has marked them.
+the viewer's rights, one for posts, rights and what stands beside the posts: their counts and how the viewer has marked them;
+and one in between for what is merged, if anything is.
 """
 
 import asyncio
 import contextlib
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
-from instafeed import reactions, telemetry
+from instafeed import feed_sources, reactions, telemetry
 from instafeed.errors import RedisAway
+from instafeed.feed_sources import ReadAheadReader, Rights, Sql, WindowReader
 from instafeed.ids import MAX_ID
 from instafeed.models import Counts, Marks, Post, Viewer
 from instafeed.reactions import Reactions
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
-from instafeed.storage import follows as follow_rows
 from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
 from instafeed.storage.post_cache import CachedPost, Found
 from instafeed.storage.rights_cache import Look as RightsLook
-from instafeed.storage.timelines import ReadAhead, Window
-from instafeed.visibility import shown_in_feeds
+from instafeed.storage.rights_cache import Sides
+from instafeed.storage.timelines import Window, newest_of
+from instafeed.visibility import shown_in_feeds, tags_in_feeds
 
 Render = Callable[[Post], bytes]
 """How a post is sent, which is cached for all viewers."""
@@ -39,19 +40,12 @@ Render = Callable[[Post], bytes]
 Admission = Callable[[], Awaitable[None]]
 """Awaited before the database is asked for anything, maybe several times; what it raises ends the read."""
 
-_Sql = Callable[[], AbstractAsyncContextManager[Connection]]
-"""A connection for a read that was admitted."""
-
 _FROM_WINDOW, _FROM_READ_AHEAD, _FROM_SQL = map(telemetry.FEED_READS.labels, ("window", "read_ahead", "sql"))
 
-_SPARE = 10
-"""Ids read beyond a page, so that a few that may not be shown cost no further trip."""
 _PLAIN_SECONDS = 3600
 """How long a post without a URL is cached."""
 _REFILLS = 3
 """Times that a page is filled from a window full of what may not be shown, before SQL takes over."""
-_READ_AHEAD = 500
-"""Ids that are asked of SQL at once below the window: hardly more work than those of one page."""
 
 
 class Look(NamedTuple):
@@ -81,7 +75,7 @@ class HomePage(NamedTuple):
 
 async def begin_read(res: Resources, account_id: int, *, below: int, limit: int) -> Look | None:
     """Send the first trip of `read_home`, for a viewer who need not be authenticated yet; None if Redis is away."""
-    first = limit + 1 + _SPARE if below == MAX_ID else None
+    first = limit + 1 + feed_sources.SPARE if below == MAX_ID else None
     try:
         rights = await res.rights.begin_look(account_id)
         window = await res.timelines.begin_read(account_id, limit=first, below=below)
@@ -126,20 +120,20 @@ async def read_home(
         await page.fill(window)
     if not page.is_done:
         source = _FROM_READ_AHEAD
-        await page.fill(_ReadAheadReader(res, me, rights, look, sql))
+        await page.fill(ReadAheadReader(res, me, rights, look.read_ahead if look else None, sql))
     if not page.is_done:
         source = _FROM_SQL
         await page.fill_from_sql()
     source.inc()
     shown = page.shown
-    following = shown[limit - 1][0] if len(shown) > limit else None
+    following = shown[limit - 1][0] if len(shown) > limit else page.rest
     return HomePage(shown[:limit], page.counts, page.marks, next=following)
 
 
 async def materialise(res: Resources, account_id: int) -> None:
     """Have Redis hold the account's home feed, so that posts are pushed to it; nothing if it does already or is away."""
     with contextlib.suppress(RedisAway):
-        await _rebuild(res, account_id, res.db.acquire)
+        await feed_sources.rebuild(res, account_id, res.db.acquire)
 
 
 class _Admitted(NamedTuple):
@@ -156,191 +150,41 @@ class _Admitted(NamedTuple):
             yield connection
 
 
-class _Rights(NamedTuple):
-    """What a viewer may see: posts of `authors`, or where that is None, of those whom the cache's entry `name` names."""
-
-    celebrities: list[int]
-    name: bytes = b""
-    authors: frozenset[int] | None = None
-
-
-async def _rights(res: Resources, me: int, look: Look | None, sql: _Sql) -> _Rights:
+async def _rights(res: Resources, me: int, look: Look | None, sql: Sql) -> Rights:
     try:
         known = await res.rights.finish_look(look.rights) if look else None
     except RedisAway:
         known = None
     if known is not None:
-        return _Rights(known.celebrities, known.name)
-    return await _rights_from_sql(res, me, sql)
+        return Rights(known.celebrities, known.tags, known.name)
+    return await feed_sources.rights_from_sql(res, me, sql)
 
 
-async def _rights_from_sql(res: Resources, me: int, sql: _Sql) -> _Rights:
-    """What the database says, which goes into the cache too."""
-    fill = None
-    with contextlib.suppress(RedisAway):
-        fill = await res.rights.begin_fill(me)
-    async with sql() as connection:
-        authors = await follow_rows.feed_authors(connection, me)
-        celebrities = await account_rows.celebrities_among(connection, authors) if authors else []
-    if fill is not None:
-        with contextlib.suppress(RedisAway):
-            await res.rights.finish_fill(fill, authors, celebrities)
-    return _Rights(celebrities, authors=frozenset(authors))
-
-
-class _WindowReader:
-    """Reads on in a window of Redis: the viewer's list, and those of the celebrities whom the viewer follows."""
-
-    def __init__(
-        self, res: Resources, me: int, celebrities: list[int], window: Window, sql: _Sql, *, whole: bool
-    ) -> None:
-        self._res = res
-        self._me = me
-        self._celebrities = celebrities
-        self._window = window
-        self._sql = sql
-        self._whole = whole
-
-    async def batch(self, below: int, wanted: int) -> Window | None:
-        """At least `wanted` ids below `below`, unless Redis holds fewer; None if it does not hold what comes there."""
-        try:
-            return await self._batch(below, wanted)
-        except RedisAway:
-            return None
-
-    async def _batch(self, below: int, wanted: int) -> Window | None:
-        count = wanted + _SPARE
-        found = _slice(self._window.ids, below, count)
-        if len(found) < wanted and not self._whole and not self._window.to_the_end:
-            window = await self._res.timelines.read(self._me, limit=None)
-            if window is None:
-                return None
-            self._window, self._whole = window, True
-            found = _slice(window.ids, below, count)
-        floor = found[-1] if len(found) == count else self._window.floor
-        if self._celebrities and floor < below:
-            recents = await self._res.recents.read_many(self._celebrities, below=below, above=floor, limit=count)
-            missing = [id_ for id_, recent in zip(self._celebrities, recents, strict=True) if recent is None]
-            if missing:
-                await _rebuild_recents(self._res, missing, self._sql)
-                return None
-            whole = [recent for recent in recents if recent is not None]
-            floor = max(floor, *(recent.floor for recent in whole))
-            together = {*found, *(id_ for recent in whole for id_ in recent.ids)}
-            found = sorted((id_ for id_ in together if id_ >= floor), reverse=True)
-        return Window(found, floor) if floor < below else None
-
-
-class _ReadAheadReader:
-    """Reads on below the window, in ids of which SQL was asked for many at once.
-
-    The posts of celebrities are asked of SQL for each page: when one comes late, nobody tells their followers' read-aheads.
-    """
-
-    def __init__(self, res: Resources, me: int, rights: _Rights, look: Look | None, sql: _Sql) -> None:
-        self._res = res
-        self._me = me
-        self._rights = rights
-        self._asked = look.read_ahead if look else None
-        self._sql = sql
-        self._held: ReadAhead | None = None
-
-    async def batch(self, below: int, wanted: int) -> Window | None:
-        """At least `wanted` ids below `below`, unless fewer were read ahead; None if nothing can be."""
-        if not self._rights.name:
-            return None
-        try:
-            held = await self._find(below)
-        except RedisAway:
-            return None
-        if held is None:
-            return None
-        count = wanted + _SPARE
-        found = _slice(held.ids, below, count)
-        floor = found[-1] if len(found) == count else held.floor
-        if self._rights.celebrities:
-            async with self._sql() as connection:
-                recent = await post_rows.published_ids(connection, self._rights.celebrities, below=below, limit=count)
-            floor = max(floor, recent[-1] if len(recent) == count else 0)
-            found = sorted((id_ for id_ in {*found, *recent} if id_ >= floor), reverse=True)
-        return Window(found, floor)
-
-    async def _find(self, below: int) -> ReadAhead | None:
-        if self._held is None:
-            asked = self._asked or await self._res.timelines.ask_read_ahead(self._me)
-            self._held = self._res.timelines.read_ahead_of(await asked)
-        if self._held is None or self._held.rights != self._rights.name or not self._held.covers(below):
-            self._held = await self._read_ahead(below)
-        return self._held
-
-    async def _read_ahead(self, below: int) -> ReadAhead | None:
-        # Asked after their name: should they be others by now, nobody will believe in that name any more.
-        authors = await self._res.rights.members(self._me)
-        reading = await self._res.timelines.begin_read_ahead(self._me) if authors else None
-        if authors is None or reading is None:
-            return None
-        authors.difference_update(self._rights.celebrities)
-        async with self._sql() as connection:
-            ids = await post_rows.published_ids(connection, authors, below=below, limit=_READ_AHEAD)
-        floor = ids[-1] if len(ids) == _READ_AHEAD else 0
-        found = ReadAhead(self._rights.name, below, floor, ids)
-        await self._res.timelines.finish_read_ahead(reading, found)
-        return found
-
-
-def _slice(ids: list[int], below: int, count: int) -> list[int]:
-    """The first `count` of the descending `ids` that are below `below`."""
-    start = bisect_right(ids, -below, key=lambda id_: -id_) if ids and ids[0] >= below else 0
-    return ids[start : start + count]
-
-
-async def _window(res: Resources, me: int, look: Look | None, rights: _Rights, sql: _Sql) -> _WindowReader | None:
+async def _window(res: Resources, me: int, look: Look | None, rights: Rights, sql: Sql) -> WindowReader | None:
     """What Redis holds of the feed, rebuilt if it holds none; None if it is away or somebody else rebuilds it."""
     if look is None:
         return None
     try:
         window, whole = res.timelines.finish_read(await look.window), look.limit is None
-        if window is not None and rights.authors is not None:
+        if window is not None and rights.sides is not None:
             # Its first answer may be older than what the database said: of somebody who was still a celebrity then.
             window = await res.timelines.read(me, limit=look.limit)
         if window is None:
-            window, whole = await _rebuild(res, me, sql), True
+            window, whole = await feed_sources.rebuild(res, me, sql), True
     except RedisAway:
         return None
-    return _WindowReader(res, me, rights.celebrities, window, sql, whole=whole) if window else None
+    return WindowReader(res, me, rights, window, sql, whole=whole) if window else None
 
 
-async def _rebuild(res: Resources, me: int, sql: _Sql) -> Window | None:
-    # The list is created before the query: what is published later finds it and is pushed to it.
-    marker = await res.timelines.begin_rebuild(me)
-    if marker is None:
-        return None
-    async with sql() as connection:
-        authors = [me, *await follow_rows.feed_authors(connection, me)]
-        ids = await post_rows.published_ids(connection, authors, below=MAX_ID, limit=res.timelines.window)
-    window = Window(ids, floor=ids[-1] if len(ids) == res.timelines.window else 0)
-    if not await res.timelines.finish_rebuild(me, marker, ids, to_the_end=window.to_the_end):
-        return None
-    telemetry.FEED_REBUILDS.inc()
-    return window
-
-
-async def _rebuild_recents(res: Resources, celebrities: list[int], sql: _Sql) -> None:
-    for author_id in celebrities:
-        marker = await res.recents.begin_rebuild(author_id)
-        if marker is None:
-            continue
-        size = res.recents.window
-        async with sql() as connection:
-            ids = await post_rows.ids_of_author(connection, author_id, below=MAX_ID, limit=size, unpublished=False)
-        await res.recents.finish_rebuild(author_id, marker, ids, to_the_end=len(ids) < size)
+def _shown_by_no_tag(_: CachedPost, __: Sides) -> bool:
+    return False
 
 
 class _Filling:
     """A page while it is filled: with one post more than it shows, to know whether there is a next one."""
 
     def __init__(
-        self, res: Resources, me: int, rights: _Rights, render: Render, sql: _Sql, *, below: int, limit: int
+        self, res: Resources, me: int, rights: Rights, render: Render, sql: Sql, *, below: int, limit: int
     ) -> None:
         self.shown: list[tuple[int, CachedPost]] = []
         self.counts: dict[int, Counts] = {}
@@ -364,78 +208,101 @@ class _Filling:
         """Whether it is full, or the feed has ended."""
         return self._ended or self._wanted <= 0
 
-    async def fill(self, reader: "_WindowReader | _ReadAheadReader") -> None:
+    @property
+    def rest(self) -> int | None:
+        """What comes after it is below this; None if the feed has ended."""
+        return None if self._ended else self._position
+
+    async def fill(self, reader: "WindowReader | ReadAheadReader") -> None:
         """Fill it as far as `reader` knows what comes next."""
         for _ in range(_REFILLS):
             batch = None if self.is_done else await reader.batch(self._position, self._wanted)
             if batch is None:
                 return
-            ids = batch.ids[: self._wanted]
-            await self._add(ids)
-            whole = len(ids) == len(batch.ids)
-            self._position, self._ended = (batch.floor, batch.to_the_end) if whole else (ids[-1], False)
+            await self._add_batch(batch)
 
     async def fill_from_sql(self) -> None:
         """Fill it by the feed's definition. Suspended authors are left out once there were hidden posts."""
-        while not self.is_done:
-            authors, wanted = {self._me, *await self._authors()}, self._wanted
+        for _ in range(feed_sources.TURNS):
+            if self.is_done:
+                return
+            sides, wanted = await self._sides(), self._wanted
+            authors, tags = {self._me, *sides.authors}, self._rights.tags
             async with self._sql() as connection:
                 if self._met_hidden:
                     authors -= await account_rows.suspended_among(connection, authors)
-                ids = await post_rows.published_ids(connection, authors, below=self._position, limit=wanted)
-            await self._add(ids)
-            self._position, self._ended = ids[-1] if ids else 0, len(ids) < wanted
+                batch = await feed_sources.authored(connection, authors, below=self._position, limit=wanted)
+                if tags:
+                    count = feed_sources.READ_AHEAD if self._met_hidden else wanted
+                    batch = newest_of(
+                        [batch, await feed_sources.tagged(connection, tags, below=self._position, limit=count)], count
+                    )
+            self._met_hidden = self._met_hidden or len(batch.ids) < wanted
+            await self._add_batch(batch)
+
+    async def _add_batch(self, batch: Window) -> None:
+        """Go on with what is known of what comes next."""
+        ids = batch.ids[: self._wanted]
+        await self._add(ids)
+        whole = len(ids) == len(batch.ids)
+        self._position, self._ended = (batch.floor, batch.to_the_end) if whole else (ids[-1], False)
 
     async def _add(self, ids: list[int]) -> None:
         """Add those of the posts that the viewer may see now; `ids` in their order."""
         if not ids:
             return
         try:
-            posts, allowed, beside = await self._look_up(ids)
+            posts, sides, beside = await self._look_up(ids)
         except RedisAway:
             posts = self._rendered(await self._rows(ids))
-            allowed = await self._authors_from_sql()
+            sides = await self._sides_from_sql()
             async with self._sql() as connection:
                 beside = await reactions.from_sql(connection, self._me, ids)
         self.counts |= beside.counts
         self.marks |= beside.marks
         self._met_hidden = self._met_hidden or len(posts) < len(ids)
+        shown = self._shown_by_tag if self._rights.tags else _shown_by_no_tag
         self.shown += [
             (id_, post)
             for id_ in ids
-            if (post := posts.get(id_)) is not None and (post.author_id in allowed or post.author_id == self._me)
+            if (post := posts.get(id_)) is not None
+            and (post.author_id in sides.authors or post.author_id == self._me or shown(post, sides))
         ]
 
-    async def _authors(self) -> Collection[int]:
-        if self._rights.authors is None:
-            with contextlib.suppress(RedisAway):
-                authors = await self._res.rights.members(self._me)
-                if authors is not None:
-                    return authors
-        return await self._authors_from_sql()
+    def _shown_by_tag(self, post: CachedPost, sides: Sides) -> bool:
+        return post.author_id not in sides.away and not post.tags.isdisjoint(self._rights.tags)
 
-    async def _look_up(self, ids: list[int]) -> tuple[dict[int, CachedPost], Collection[int], Reactions]:
-        cache, rights = self._res.post_cache, self._res.rights
+    async def _sides(self) -> Sides:
+        if self._rights.sides is None:
+            with contextlib.suppress(RedisAway):
+                sides = await self._res.rights.members(self._me)
+                if sides is not None:
+                    return sides
+        return await self._sides_from_sql()
+
+    async def _look_up(self, ids: list[int]) -> tuple[dict[int, CachedPost], Sides, Reactions]:
+        cache, rights, me = self._res.post_cache, self._res.rights, self._me
+        away = bool(self._rights.tags)
         posts_asked = await cache.begin_look(ids)
         authors = posts_asked.authors
-        rights_asked = await rights.begin_ask(self._me, [*authors]) if self._rights.authors is None else None
-        beside_asked = await reactions.begin_look(self._res, self._me, ids)
+        rights_asked = await rights.begin_ask(me, [*authors], away=away) if self._rights.sides is None else None
+        beside_asked = await reactions.begin_look(self._res, me, ids)
         found = await cache.finish_look(posts_asked)
-        allowed: Collection[int] | None = self._rights.authors
+        sides = self._rights.sides
         if rights_asked is not None:
-            allowed = rights.finish_ask(await rights_asked, authors)
+            sides = rights.finish_ask(await rights_asked, authors)
         if found.missing:
             await self._fill(found)
         if found.gone:
-            await self._res.timelines.remove(self._me, found.gone)
-        if allowed is not None and self._rights.authors is None:
+            await self._res.timelines.remove(me, found.gone)
+        if sides is not None and self._rights.sides is None:
             others = {post.author_id for post in found.posts.values()}.difference(authors)
             if others:
-                more = rights.finish_ask(await (await rights.begin_ask(self._me, [*others])), others)
-                allowed = None if more is None else {*allowed, *more}
-        if allowed is None:
-            allowed = await self._authors_from_sql()
-        return found.posts, allowed, await reactions.finish_look(self._res, self._me, beside_asked, self._sql)
+                more = rights.finish_ask(await (await rights.begin_ask(me, [*others], away=away)), others)
+                sides = more and Sides({*sides.authors, *more.authors}, {*sides.away, *more.away})
+        if sides is None:
+            sides = await self._sides_from_sql()
+        return found.posts, sides, await reactions.finish_look(self._res, me, beside_asked, self._sql)
 
     async def _fill(self, found: Found) -> None:
         """Add what is missing from the database, and put it into the cache too."""
@@ -462,10 +329,14 @@ class _Filling:
             return await post_rows.get_many(connection, ids)
 
     def _rendered(self, rows: dict[int, Post]) -> dict[int, CachedPost]:
-        return {id_: CachedPost(row.author.id, self._render(row)) for id_, row in rows.items() if shown_in_feeds(row)}
+        return {
+            id_: CachedPost(row.author.id, self._render(row), tags_in_feeds(row))
+            for id_, row in rows.items()
+            if shown_in_feeds(row)
+        }
 
-    async def _authors_from_sql(self) -> frozenset[int]:
-        if self._rights.authors is None:
-            self._rights = await _rights_from_sql(self._res, self._me, self._sql)
-        assert self._rights.authors is not None
-        return self._rights.authors
+    async def _sides_from_sql(self) -> Sides:
+        if self._rights.sides is None:
+            self._rights = await feed_sources.rights_from_sql(self._res, self._me, self._sql)
+        assert self._rights.sides is not None
+        return self._rights.sides

@@ -236,12 +236,15 @@ class Post:
 
 
 @dataclass(frozen=True, slots=True)
-class TagCount:
-    """A tag, folded, and how many of its posts a viewer may see: counted, or estimated where that is not `exact`."""
+class TagView:
+    """A tag, folded, how many of its posts a viewer may see, counted, or estimated where that is not `exact`, and whether the
+    viewer follows it.
+    """
 
     name: str
     posts: int
     exact: bool
+    following: bool
 
 
 class Counts(NamedTuple):

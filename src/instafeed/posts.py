@@ -127,9 +127,14 @@ async def edit(
             return
         await change.hold_posts(post_id)
         if caption is not None:
-            named = await captions.write(connection, viewer, post_id, caption)
+            added = await captions.write(connection, viewer, post_id, caption)
             entry_id, me = res.ids.next(shard_of(post_id)), viewer.account_id
-            await notifications.tell(change, named, ActivityKind.MENTION, entry_id, actor_id=me, subject_id=post_id)
+            await notifications.tell(
+                change, added.accounts, ActivityKind.MENTION, entry_id, actor_id=me, subject_id=post_id
+            )
+            if added.tags:
+                payload = {"author": me, "above": post_id - 1, "up_to": post_id}
+                await change.note(shard_of(post_id), Kind.TAG, payload)
         await post_rows.edit(connection, post_id, caption=post.caption if caption is None else caption)
         await media_rows.set_alt_texts(connection, post_id, edited)
 

@@ -13,7 +13,7 @@ from instafeed.storage.outbox import Kind
 from instafeed.storage.queue import kinds_of
 from instafeed.work import note
 
-_DELIVERIES = [Kind.FAN_OUT, Kind.ALIGN, Kind.PUSH_AGAIN]
+_DELIVERIES = [Kind.FAN_OUT, Kind.ALIGN, Kind.PUSH_AGAIN, Kind.TAG]
 _RING_AT_ONCE = 1000
 _LONG_QUEUE = 5000
 _HEAL_SLACK = timedelta(seconds=60)

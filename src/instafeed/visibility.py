@@ -33,6 +33,11 @@ def heard(account: Account, viewer_id: int, relation: Relation, audience: Audien
     return listed(account, viewer_id, relation)
 
 
+def public(account: Account) -> bool:
+    """Whether whoever is not on the other side of a block may see the account's posts."""
+    return not (account.is_private or account.suspended)
+
+
 def visible(post: Post, viewer_id: int, relation: Relation) -> bool:
     """Whether the viewer, who stands so to its author, may see the post: once it is published; its author always."""
     if post.author.id == viewer_id:
@@ -43,9 +48,16 @@ def visible(post: Post, viewer_id: int, relation: Relation) -> bool:
 def shown_in_feeds(post: Post) -> bool:
     """Whether home feeds may show the post at all: it is published, and its author is not suspended. Whose feeds show it is
     for `storage/rights_cache.py`: the author's, and those of whoever follows the author now and does not mute it. Nobody
-    follows across a block.
+    follows across a block. `tags_in_feeds` tells whose else.
     """
     return post.published_at is not None and not post.author.suspended
+
+
+def tags_in_feeds(post: Post) -> frozenset[str]:
+    """By which tags home feeds of those who follow one may show the post, if its author is not kept away from them: muted, or
+    on the other side of a block.
+    """
+    return frozenset(post.tags) if public(post.author) else frozenset()
 
 
 def told(event: Event, accounts: AbstractSet[int], *, followers: AbstractSet[int], published: bool) -> AbstractSet[int]:

@@ -19,6 +19,8 @@ from tests.client import Client
 pytestmark = pytest.mark.usefixtures("workers")
 SignUp = Callable[..., Awaitable[Client]]
 
+UNFOLLOWED = {"following": False}
+
 
 def new_tag() -> str:
     return f"t{secrets.token_hex(6)}"
@@ -61,7 +63,7 @@ async def test_a_tag_finds_its_posts_newest_first(sign_up: SignUp, ada: Client, 
     for limit in (1, 2, 3):
         assert await posts(ada, tag, limit) == [ids[3], ids[1], ids[0]]
     assert await posts(ada, tag.upper()) == [ids[3], ids[1], ids[0]]
-    assert await count(ada, tag.upper()) == {"name": tag, "post_count": 3, "is_exact": True}
+    assert await count(ada, tag.upper()) == {"name": tag, "post_count": 3, "is_exact": True, "viewer": UNFOLLOWED}
     post = (await ada.call("GET", f"/v1/tags/{tag}/posts", params={"limit": "1"}))["items"][0]
     assert post["id"] == ids[3]
     assert (post["tags"], post["caption"]) == ([tag], f"a #{tag}")
@@ -86,7 +88,7 @@ async def test_a_tag_follows_the_caption(sign_up: SignUp, ada: Client) -> None:
     assert await posts(ada, first) == [post_id]
     await author.call("DELETE", f"/v1/posts/{post_id}", 204)
     assert await posts(ada, first) == []
-    assert await count(ada, first) == {"name": first, "post_count": 0, "is_exact": True}
+    assert await count(ada, first) == {"name": first, "post_count": 0, "is_exact": True, "viewer": UNFOLLOWED}
     assert await found(ada, first) == []
 
 
@@ -189,11 +191,11 @@ async def test_of_much_used_tags_the_number_is_an_estimate(
     author = await sign_up()
     tag = new_tag()
     for number in range(4):
-        assert await count(ada, tag) == {"name": tag, "post_count": number, "is_exact": True}
+        assert await count(ada, tag) == {"name": tag, "post_count": number, "is_exact": True, "viewer": UNFOLLOWED}
         await publish(res, author, f"#{tag}")
     async with res.db.acquire() as connection:
         await connection.execute("update tags set level = 80 where tag = $1", tag)
-    many = {"name": tag, "post_count": 11_000, "is_exact": False}
+    many = {"name": tag, "post_count": 11_000, "is_exact": False, "viewer": UNFOLLOWED}
     assert await count(ada, tag) == many
     other = await sign_up()
     for _ in range(2):
@@ -249,7 +251,7 @@ async def test_a_tag_of_hidden_posts_only_is_one_that_nobody_uses(sign_up: SignU
     assert await found(viewer, tag) == [tag]
     await author.edit(is_private=True)
     assert await found(viewer, tag) == []
-    assert (await count(viewer, tag)) == {"name": tag, "post_count": 0, "is_exact": True}
+    assert (await count(viewer, tag)) == {"name": tag, "post_count": 0, "is_exact": True, "viewer": UNFOLLOWED}
     assert await found(author, tag) == [tag]
     await author.edit(is_private=False)
     assert await found(viewer, tag) == [tag]

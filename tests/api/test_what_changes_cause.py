@@ -83,7 +83,11 @@ async def test_each_change_holds_and_aligns_whom_it_concerns(
     assert (await caused(one.mute(other))).aligned == set(), "nobody's window has what is not followed"
     await one.unmute(other)
 
-    assert await caused(other.edit(is_private=True)) == nothing
+    for method, status in (("PUT", 200), ("DELETE", 204)):
+        for expected in (Caused({a}), nothing):
+            assert await caused(one.call(method, "/v1/tags/harbour/follow", status)) == expected
+
+    assert await caused(other.edit(is_private=True)) == Caused(posts={b}), "whom tags bring into feeds"
     assert await caused(one.follow(other)) == nothing, "a request"
     assert await caused(other.refuse(one)) == nothing
     await one.follow(other)
@@ -95,6 +99,7 @@ async def test_each_change_holds_and_aligns_whom_it_concerns(
     await other.follow(one)
     assert await caused(one.block(other)) == Caused({a, b}, {(a, b), (b, a)})
     assert await caused(one.block(other)) == nothing
+    assert await caused(one.unblock(other)) == Caused({a, b}), "likewise"
     assert await caused(one.unblock(other)) == nothing
 
     post = (await one.post())["id"]

@@ -20,7 +20,7 @@ SignUp = Callable[..., Awaitable[Client]]
 
 PROFILE = {"profile", "by name"}
 CONTENT = {"post", "posts", "followers", "following", "tagged", "counted", "tag found"}
-CONTENT |= {"likes", "comments", "replies", "like", "save", "comment", "told of reply"}
+CONTENT |= {"likes", "comments", "replies", "like", "save", "comment", "told of reply", "feed by tag"}
 NAMED = {"listed", "liker", "commenter", "mentioned", "mentioned in feed", "found"}
 COMPANY = NAMED | {"follow", "mute", "block", "told of like"}
 REPORTS = {"report", "report post", "report comment"}
@@ -31,7 +31,7 @@ ALL = PROFILE | CONTENT | COMPANY | REPORTS | TOLD
 PUBLIC: dict[str, set[str]] = {
     "stranger": ALL - TOLD,
     "follower": ALL,
-    "muter": ALL - TOLD - {"told of like"},
+    "muter": ALL - TOLD - {"told of like", "feed by tag"},
     "former follower": ALL - TOLD,
     "removed follower": ALL - TOLD,
     "blocked": set(),
@@ -222,6 +222,9 @@ async def seen(there: Scene, res: Resources) -> set[str]:  # noqa: PLR0912, PLR0
     if ("reply", there.post_id) in [(entry["kind"], entry["post_id"]) for entry in entries]:
         found.add("told of reply")
     # What changes something comes last.
+    await viewer.call("PUT", f"/v1/tags/{there.tag}/follow")
+    if there.post_id in await viewer.feed():
+        found.add("feed by tag")
     for name in ("like", "save"):
         await ask(name, f"{post}/{name}", f"{nothing}/{name}", "PUT")
     await ask("comment", f"{post}/comments", f"{nothing}/comments", "POST", json={"text": "Nice"})

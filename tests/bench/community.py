@@ -13,7 +13,16 @@ from datetime import UTC, datetime
 import asyncpg
 
 from instafeed import cursors
-from instafeed.ids import EPOCH_MS, SEQUENCE_BITS, SHARD_BITS, IdMaker, random_shard, shard_of, unix_ms_of
+from instafeed.ids import (
+    EPOCH_MS,
+    SEQUENCE_BITS,
+    SHARD_BITS,
+    IdMaker,
+    random_shard,
+    shard_of,
+    shard_of_text,
+    unix_ms_of,
+)
 from instafeed.models import Viewer
 from instafeed.resources import Resources
 from instafeed.settings import Settings
@@ -140,6 +149,21 @@ class Loader:
 
         await self.copy("posts", "shard id author_id caption published_at", rows())
         return posts
+
+    async def tags(self, posts: Sequence[int], names: Sequence[str], *, each: int, seed: int = 1) -> None:
+        """So many of the tags for each post, at random."""
+        pick = random.Random(seed)
+        tagged = [(id_, sorted(pick.sample(names, each))) for id_ in posts]
+        found = await self.connection.fetch("select id, author_id from posts where id = any($1::bigint[])", list(posts))
+        authors = {record["id"]: record["author_id"] for record in found}
+        await self.connection.executemany("update posts set tags = $2 where id = $1", tagged)
+        rows = [(shard_of_text(tag), tag, id_, authors[id_]) for id_, tags in tagged for tag in tags]
+        await self.copy("tagged_posts", "shard tag post_id author_id", rows)
+
+    async def followed_tags(self, accounts: Sequence[int], names: Sequence[str]) -> None:
+        """Have each of the accounts follow all of the tags."""
+        rows = [(shard_of(id_), id_, tag, number) for id_ in accounts for number, tag in enumerate(names, 1)]
+        await self.copy("followed_tags", "shard account_id tag id", rows)
 
     async def photos(self, posts: Sequence[int], *, renditions: int = len(_RENDITIONS)) -> None:
         """One ready photo for each post."""

@@ -1,18 +1,20 @@
 """How fast the first page of a home feed is read, authenticated and rate-limited, through one API process: against the
-framework answering the same bytes prebuilt, and for comparison against a bare server without it; and a reader who follows
-50 celebrities against one who follows none.
+framework answering the same bytes prebuilt, and for comparison against a bare server without it; a reader who follows 50
+celebrities against one who follows none; and readers who follow 10 and 100 tags against one who follows none.
 
 By hand: `python -m tests.bench.feed_read [--runs 5]`; needs wrk.
 """
 
 from statistics import median
 
+from instafeed.ids import shard_of
 from tests.bench.common import Options, Row, fresh_servers, progress, run_alone
 from tests.bench.community import MINUTE, loading, new_accounts
 from tests.bench.http import CONNECTIONS, Load, has_wrk, pages, prebuilt, sql_so_far, wrk
 from tests.processes import running_api_process
 
 AUTHORS = 50
+TAGS = (10, 100)
 SECONDS = 3
 HALF = 0.5
 """Of what one process can do at most: the load at which times are compared."""
@@ -25,7 +27,7 @@ async def bench(options: Options) -> list[Row]:
     rows = []
     for renditions in (8, 1):
         rows += await _first_page(options, renditions)
-    return rows + await _celebrities(options)
+    return rows + await _celebrities(options) + await _tags(options)
 
 
 async def _first_page(options: Options, renditions: int) -> list[Row]:
@@ -120,6 +122,47 @@ async def _celebrities(options: Options) -> list[Row]:
             median(load.cpu for load in one),
         ),
     ]
+
+
+async def _tags(options: Options) -> list[Row]:
+    """Others post with tags as often as the authors whom all readers follow."""
+    async with (
+        fresh_servers(rate_limits="on") as settings,
+        loading(settings) as load,
+        running_api_process(settings) as api,
+    ):
+        readers = options.size(100, 20)
+        accounts = new_accounts(2 * AUTHORS + (1 + len(TAGS)) * readers)
+        authors, strangers, rest = accounts[:AUTHORS], accounts[AUTHORS : 2 * AUTHORS], accounts[2 * AUTHORS :]
+        await load.accounts(accounts)
+        posts = await load.posts(authors + strangers, 4000, step=5 * MINUTE)
+        await load.photos(posts[-400:])
+        shards = {shard_of(id_) for id_ in strangers}
+        names = [f"tag{number}" for number in range(max(TAGS))]
+        await load.tags([id_ for id_ in posts if shard_of(id_) in shards], names, each=5)
+        await load.follows([(reader, author) for reader in rest for author in authors])
+        tokens = {0: await load.tokens(rest[:readers])}
+        for number, count in enumerate(TAGS, 1):
+            some = rest[number * readers : (number + 1) * readers]
+            await load.followed_tags(some, names[:count])
+            tokens[count] = await load.tokens(some)
+        await load.analyze()
+        loads: dict[int, list[Load]] = {}
+        for count, of_readers in tokens.items():
+            progress(f"a reader of {count} tags")
+            await pages(api.url, of_readers)
+            loads[count] = []
+        for _ in range(options.runs):
+            for count, of_readers in tokens.items():
+                loads[count].append(await wrk(api, of_readers, seconds=options.size(SECONDS, 1)))
+    once = {count: 1e6 / median(load.rate for load in found) for count, found in loads.items()}
+    cpu = {count: median(load.cpu for load in found) for count, found in loads.items()}
+    rows = []
+    for count in TAGS:
+        what = f"first page of who follows {count} tags too, against none"
+        rows.append(Row(what, once[count], "µs a page", once[0], most=3))
+        rows.append(Row(f"{what}: of the process itself", cpu[count], "µs of CPU", cpu[0]))
+    return rows
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from instafeed import feeds, work
+from instafeed import feed_sources, work
 from instafeed.dev.embedded import Endpoints
 from instafeed.resources import Resources, open_resources
 from instafeed.storage import timelines
@@ -62,7 +62,7 @@ async def _keep_nothing(_: Resources, __: int) -> None:
 async def gated(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """The world with a gate before every server."""
     monkeypatch.setattr(timelines, "_IDS_IN_FLIGHT", 0)  # one call at a time
-    monkeypatch.setattr(feeds, "_SPARE", 1)
+    monkeypatch.setattr(feed_sources, "SPARE", 1)
     monkeypatch.setattr(work, "_keep_lease", _keep_nothing)  # leases end when a test says so
     res = world.res
     redis = GatedRedis(res.settings.redis_url.get_secret_value())

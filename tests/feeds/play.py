@@ -8,10 +8,12 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from instafeed import delivery, feeds
+from instafeed import delivery, feed_sources, feeds
+from instafeed.entities import tags_in
 from instafeed.errors import Conflict, NotFound, Unauthenticated
 from instafeed.ids import MAX_ID
 from instafeed.storage.outbox import Kind
+from instafeed.storage.tags import list_id
 from instafeed.storage.timelines import Timelines
 from tests.feeds.conftest import timelines_of
 from tests.feeds.gates import Actor, GatedDatabase
@@ -43,6 +45,10 @@ class Past:
     read_ahead: int = 12
     posts: list[int] = field(default_factory=list)
     """Their authors, oldest post first."""
+    tagged: list[int] = field(default_factory=lambda: [0])
+    """Which tags they have, over and over: none, one, the other, both."""
+    tags: set[tuple[int, int]] = field(default_factory=set)
+    """Who follows which."""
     follows: set[tuple[int, int]] = field(default_factory=set)
     private: set[int] = field(default_factory=set)
     deliveries: dict[int, int] = field(default_factory=dict)
@@ -56,7 +62,11 @@ class Reading:
 
     account: int
     forbidden: set[int]
-    """Authors."""
+    """Authors, unless a tag brings their posts in."""
+    away: set[int]
+    """Authors whose posts no tag may bring in."""
+    tags: set[str]
+    """Those that may be followed."""
     captions: dict[int, set[str]]
     """What may stand under each post that was there."""
     gone: set[int]
@@ -78,6 +88,11 @@ class Play:
     """What posts may show that are being edited."""
     granting: Counter[tuple[int, int]] = field(default_factory=Counter)
     """Whose sight of whom is being changed."""
+    opening: Counter[int] = field(default_factory=Counter)
+    """Whose sight by everybody is."""
+    tags: list[str] = field(default_factory=list)
+    tagging: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """Who is changing whether they follow which."""
     readings: list[Reading] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
 
@@ -89,7 +104,11 @@ class Play:
         await self.world.sql("update outbox set done_at = now() where done_at is null returning 1")
         self.accounts = [await self.world.account(shard) for shard in SHARDS]
         authors = [self.accounts[place] for place in past.posts]
-        self.authors = dict(zip(await add_posts(self.world, authors), authors, strict=True))
+        self.tags = [f"{name}{self.accounts[0]}" for name in "ab"]
+        captions = [self.caption("past", tagged) for tagged in past.tagged]
+        self.authors = dict(zip(await add_posts(self.world, authors, captions), authors, strict=True))
+        for place, tag in past.tags:
+            await self.world.follow_tag(self.accounts[place], self.tags[tag])
         await add_follows(
             self.world, {(self.accounts[one], self.accounts[other]) for one, other in past.follows if one != other}
         )
@@ -111,6 +130,9 @@ class Play:
             await self.actors.pop(0).finish()
         self.actors.append(await Actor.begin(work))
 
+    def caption(self, text: str, tagged: int) -> str:
+        return " ".join([text, *(f"#{tag}" for place, tag in enumerate(self.tags) if tagged >> place & 1)])
+
     def account(self, number: int) -> int:
         return self.accounts[number % len(self.accounts)]
 
@@ -119,7 +141,9 @@ class Play:
         touched = list(pairs)
         self.granting.update(touched)
         for reading in self.readings:
-            reading.forbidden -= {author for me, author in touched if me == reading.account}
+            shown = {author for me, author in touched if me == reading.account}
+            reading.forbidden -= shown
+            reading.away -= shown
         try:
             yield
         finally:
@@ -180,10 +204,41 @@ class Play:
         await self.act(work())
 
     async def private(self, one: int, _: int) -> None:
-        await self._alone(self.world.set_private(self.account(one), True), self.account(one), shows=False)
+        await self._alone(self._open(self.account(one), private=True), self.account(one), shows=False)
 
     async def public(self, one: int, _: int) -> None:
-        await self._alone(self.world.set_private(self.account(one), False), self.account(one), shows=False)
+        await self._alone(self._open(self.account(one), private=False), self.account(one), shows=False)
+
+    async def _open(self, account: int, *, private: bool) -> None:
+        self.opening[account] += 1
+        for reading in self.readings:
+            reading.away.discard(account)
+        try:
+            await self.world.set_private(account, private)
+        finally:
+            self.opening[account] -= 1
+
+    async def tag(self, one: int, other: int) -> None:
+        await self._change_tag(self.world.follow_tag, one, other)
+
+    async def untag(self, one: int, other: int) -> None:
+        await self._change_tag(self.world.unfollow_tag, one, other)
+
+    async def _change_tag(self, verb: Callable[[int, str], Awaitable[None]], one: int, other: int) -> None:
+        me, tag = self.account(one), self.tags[other % len(self.tags)]
+
+        async def work() -> None:
+            self.tagging[me, tag] += 1
+            for reading in self.readings:
+                if reading.account == me:
+                    reading.tags.add(tag)
+            try:
+                with contextlib.suppress(Unauthenticated):
+                    await verb(me, tag)
+            finally:
+                self.tagging[me, tag] -= 1
+
+        await self.act(work())
 
     async def rename(self, one: int, other: int) -> None:
         await self._alone(self.world.rename(self.account(one), f"name {other}"), self.account(one), shows=False)
@@ -194,9 +249,9 @@ class Play:
     async def unsuspend(self, one: int, _: int) -> None:
         await self._alone(self.world.unsuspend(self.account(one)), self.account(one), shows=True)
 
-    async def draft(self, one: int, _: int) -> None:
+    async def draft(self, one: int, other: int) -> None:
         author = self.account(one)
-        self.drafts.append(await self.world.draft(author))
+        self.drafts.append(await self.world.draft(author, self.caption("draft", other)))
         self.authors[self.drafts[-1]] = author
 
     async def publish(self, one: int, _: int) -> None:
@@ -242,12 +297,12 @@ class Play:
 
         await self.act(work())
 
-    async def edit(self, one: int, _: int) -> None:
+    async def edit(self, one: int, other: int) -> None:
         post_id = self._some_post(one)
         if post_id is None:
             return
         self.captions[post_id] += 1
-        caption = f"version {self.captions[post_id]}"
+        caption = self.caption(f"version {self.captions[post_id]}", other)
         for reading in self.readings:
             reading.captions.get(post_id, set()).add(caption)
         before = await self._truth.sql("select caption from posts where id = $1", post_id)
@@ -289,22 +344,32 @@ class Play:
             assert all(id_ < position for id_ in ids), "a chain repeats nothing"
             assert page.next is None or page.next == ids[-1]
             assert not reading.gone & set(ids), "a ghost"
-            assert not reading.forbidden & {post.author_id for _, post in page.items}, "a forbidden post"
             for id_, post in page.items:
                 assert post.author_id == self.authors[id_]
+                if post.author_id in reading.forbidden:
+                    assert post.author_id not in reading.away, "a forbidden post"
+                    tags = {tag for caption in reading.captions.get(id_, ()) for tag in tags_in(caption)}
+                    assert reading.tags & tags or id_ not in reading.captions, "a post without a followed tag"
                 if id_ in reading.captions:
                     assert post.json in {shown(caption, 0) for caption in reading.captions[id_]}, "an old caption"
             position = page.next
 
     async def _begin_reading(self, account: int) -> Reading:
         """What is committed and answered now must be seen."""
-        allowed = await self._truth.allowed(account)
+        allowed, shown = await self._truth.allowed(account), await self._truth.open(account)
+        followed = await self._truth.sql("select tag from followed_tags where account_id = $1", account)
         async with self._db.ungated.acquire() as connection:
             posts = await connection.fetch("select id, caption from posts where author_id = any($1)", self.accounts)
         captions = {record["id"]: {record["caption"], *self.editing.get(record["id"], [])} for record in posts}
         return Reading(
             account,
             forbidden={id_ for id_ in self.accounts if id_ not in allowed and not self.granting[account, id_]},
+            away={
+                id_
+                for id_ in self.accounts
+                if id_ not in shown and not self.granting[account, id_] and not self.opening[id_]
+            },
+            tags={*followed, *(tag for tag in self.tags if self.tagging[account, tag])},
             captions=captions,
             gone=self.authors.keys() - captions.keys() - self.deleting,
         )
@@ -361,10 +426,12 @@ class Play:
         await self.world.expire(self.account(one))
 
     async def expire_recents(self, one: int, _: int) -> None:
-        await self.world.expire_recents(self.account(one))
+        lists = [*self.accounts, *map(list_id, self.tags)]
+        await self.world.expire_recents(lists[one % len(lists)])
 
-    async def unlock(self, one: int, _: int) -> None:
+    async def unlock(self, one: int, other: int) -> None:
         await self.world.unlock(self.account(one))
+        await self.world.unlock(list_id(self.tags[other % len(self.tags)]))
 
     async def end_holds(self, _: int, __: int) -> None:
         if not self._db.in_transaction:  # which would have been ended long before
@@ -383,6 +450,7 @@ class Play:
         while self.actors:
             await self.actors.pop().finish()
         await self.world.settle()
+        await self._check_tags()
         for number, account in enumerate(self.accounts):
             await self._check_windows(account)
             defined = await self.world.defined_posts(account)
@@ -398,6 +466,7 @@ class Play:
                 read = await self.world.walk_posts(account, sizes)
                 assert list(read.items()) == list(defined.items()), f"account {number} in pages of {sizes}"
             await self._check_windows(account)
+        await self._check_tags()
         await self.world.end_holds()
         for number, account in enumerate(self.accounts):
             defined = await self.world.defined_posts(account)
@@ -412,9 +481,10 @@ class Play:
             assert window.ids == sorted(set(window.ids), reverse=True)
             pushed = await self.world.sql(
                 "select post.id from posts post join accounts author on author.id = post.author_id"
-                " where post.id = any($1) and (delivery < 2 or author_id = $2)",
+                " where post.id = any($1) and author_id = any($3) and (delivery < 2 or author_id = $2)",
                 await self.world.defined(account),
                 account,
+                list(await self.world.allowed(account)),
             )
             assert {id_ for id_ in pushed if id_ >= window.floor} <= set(window.ids)
         recents = await self.world.res.recents.read(account, limit=None)
@@ -423,6 +493,17 @@ class Play:
                 "select id from posts where published_at is not null and author_id = $1", account
             )
             assert {id_ for id_ in published if id_ >= recents.floor} <= set(recents.ids)
+
+    async def _check_tags(self) -> None:
+        for tag in self.tags:
+            recents = await self.world.res.recents.read(list_id(tag), limit=None)
+            if recents is not None:
+                published = await self.world.sql(
+                    "select post_id from tagged_posts join accounts author on author.id = author_id"
+                    " where tag = $1 and not is_private and suspended_at is null",
+                    tag,
+                )
+                assert {id_ for id_ in published if id_ >= recents.floor} <= set(recents.ids)
 
 
 async def run(gated: World, past: Past, steps: Iterable[Step], limits: list[int]) -> None:
@@ -434,7 +515,7 @@ async def run(gated: World, past: Past, steps: Iterable[Step], limits: list[int]
     play = Play(World(replace(res, timelines=lists, recents=recents, settings=settings)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delivery, "_AT_ONCE", past.at_once)
-        patch.setattr(feeds, "_READ_AHEAD", past.read_ahead)
+        patch.setattr(feed_sources, "READ_AHEAD", past.read_ahead)
         patch.setattr(delivery, "_NO_CELEBRITY_BELOW", 1 + 0.5 / past.celebrity)  # with one follower less they are none
         await play.begin(past)
         try:

@@ -11,7 +11,7 @@ from instafeed import feeds
 from instafeed.ids import MAX_ID
 from instafeed.storage import post_cache
 from instafeed.storage.post_cache import PostCache
-from instafeed.storage.rights_cache import RightsCache
+from instafeed.storage.rights_cache import RightsCache, Sides
 from tests.feeds.gates import Actor, GatedDatabase
 from tests.feeds.world import World, add_follows, add_posts, render, shown, viewer
 from tests.redis import redis_client
@@ -221,12 +221,12 @@ async def test_of_two_holds_the_later_one_counts(world: World) -> None:
     await rights.release(one)
     fill = await rights.begin_fill(author)
     assert fill is not None
-    await rights.finish_fill(fill, [], [])
+    await rights.finish_fill(fill, Sides([], []), [], [])
     assert await rights.finish_look(await rights.begin_look(author)) is None
     await rights.release(other)
     fill = await rights.begin_fill(author)
     assert fill is not None
-    await rights.finish_fill(fill, [], [])
+    await rights.finish_fill(fill, Sides([], []), [], [])
     assert await rights.finish_look(await rights.begin_look(author)) is not None
 
 

@@ -1,10 +1,10 @@
 """The home feed is what its definition says, whatever happens in whatever order.
 
-Steps are drawn at random: people post, publish late, edit, delete, follow and unfollow, ask and answer, remove, go private and
-public, block, mute, and are suspended; they become celebrities and cease to be; feeds are read, expire, or are lost with all
-of Redis; jobs run late, again, out of order, at the same time, and are killed between any two calls. Every task stands
-before each of its calls of a server, and before each commit, until a step lets it on, so that a sequence of steps always does
-the same.
+Steps are drawn at random: people post, publish late, edit, delete, follow and unfollow accounts and tags, ask and answer,
+remove, go private and public, block, mute, and are suspended; they become celebrities and cease to be; feeds are read, expire,
+or are lost with all of Redis; jobs run late, again, out of order, at the same time, and are killed between any two calls. Every
+task stands before each of its calls of a server, and before each commit, until a step lets it on, so that a sequence of steps
+always does the same.
 
 While this goes on, no read shows what was answered as gone, forbidden or edited before it began. Once it is over and the jobs
 are done, every page of every feed is what SQL says.
@@ -27,6 +27,8 @@ pasts = st.builds(
     read_ahead=st.sampled_from([12, 12, 4, 1000]),
     posts=st.lists(place, max_size=25)
     | st.builds(list.__mul__, place.map(lambda author: [author]), st.integers(1, 13)),
+    tagged=st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    tags=st.sets(st.tuples(place, st.integers(0, 1)), max_size=3),
     follows=st.sets(st.tuples(place, place), max_size=8),
     private=st.sets(place, max_size=1),
     deliveries=st.dictionaries(place, st.integers(1, 2), max_size=2),
@@ -42,7 +44,7 @@ common = st.sampled_from(
 seldom = st.sampled_from(
     [
         *("approve", "refuse", "remove", "private", "public", "block", "unblock", "mute", "unmute"),
-        *("suspend", "unsuspend", "rename"),
+        *("suspend", "unsuspend", "rename", "tag", "untag"),
     ]
 )
 rare = st.sampled_from(

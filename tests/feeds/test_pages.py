@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from instafeed import accounts, feeds
+from instafeed import accounts, feed_sources, feeds
 from instafeed.feeds import HomePage
 from instafeed.ids import MAX_ID
 from instafeed.storage.timelines import Window
@@ -145,7 +145,7 @@ async def test_a_full_page_comes_though_the_whole_window_may_not_be_shown(world:
 async def test_a_window_full_of_what_may_not_be_shown_is_searched_to_its_end(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "_SPARE", 0)
+    monkeypatch.setattr(feed_sources, "SPARE", 0)
     reader, author = await world.account(), await world.account()
     await add_posts(world, [reader] * 2 + [author] * 7)
     await add_follows(world, [(reader, author)])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 from prometheus_client import REGISTRY
 
-from instafeed import feeds
+from instafeed import feed_sources
 from instafeed.models import Delivery
 from instafeed.storage.timelines import ReadAhead
 from tests.feeds.conftest import timelines_of
@@ -175,7 +175,7 @@ async def test_a_feed_is_its_definition_whatever_comes_after_reading_ahead(
 ) -> None:
     scene = await Scene.set(world)
     top = await scene.read_ahead()
-    monkeypatch.setattr(feeds, "_READ_AHEAD", size)
+    monkeypatch.setattr(feed_sources, "READ_AHEAD", size)
     await change(scene)
     await world.settle()
     await scene.check(top)

@@ -5,8 +5,21 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from instafeed import accounts, blocks, feeds, follow_requests, follows, mutes, posts, telemetry, work
-from instafeed.ids import MAX_ID, IdMaker, shard_of
+from instafeed import (
+    accounts,
+    blocks,
+    captions,
+    feeds,
+    follow_requests,
+    follows,
+    mutes,
+    posts,
+    tags,
+    telemetry,
+    work,
+)
+from instafeed.entities import tags_in
+from instafeed.ids import MAX_ID, IdMaker, shard_of, shard_of_text
 from instafeed.jobs.adapters import VERBS
 from instafeed.models import AccountChanges, Post, Viewer
 from instafeed.resources import Resources
@@ -96,11 +109,13 @@ class World:
         )
         return id_
 
-    async def draft(self, author: int) -> int:
+    async def draft(self, author: int, caption: str = "") -> int:
         """A post whose photos are not ready."""
         post_id = self.res.ids.next(shard_of(author))
         async with self.res.db.acquire() as connection:
-            await post_rows.insert(connection, post_id, author_id=author, caption="")
+            await post_rows.insert(connection, post_id, author_id=author, caption=caption)
+            if caption:
+                await captions.write(connection, viewer(author), post_id, caption)
         return post_id
 
     async def publish(self, post_id: int) -> int:
@@ -115,9 +130,9 @@ class World:
         await self.res.queue.ring(Kind.FAN_OUT, entry)
         return entry
 
-    async def post(self, author: int) -> int:
+    async def post(self, author: int, caption: str = "") -> int:
         """A post that is published."""
-        post_id = await self.draft(author)
+        post_id = await self.draft(author, caption)
         await self.publish(post_id)
         return post_id
 
@@ -176,6 +191,14 @@ class World:
     async def unmute(self, me: int, other: int) -> None:
         """Mute no more."""
         await mutes.unmute(self.res, viewer(me), other)
+
+    async def follow_tag(self, account: int, tag: str) -> None:
+        """Follow a tag."""
+        await tags.follow(self.res, viewer(account), tag)
+
+    async def unfollow_tag(self, account: int, tag: str) -> None:
+        """Follow a tag no more."""
+        await tags.unfollow(self.res, viewer(account), tag)
 
     async def suspend(self, account: int) -> None:
         """Suspend an account."""
@@ -265,8 +288,11 @@ class World:
         """The home feed by its definition, newest first, and how each post is shown."""
         async with self.res.db.acquire() as connection:
             records = await connection.fetch(
-                "select id, caption from posts where published_at is not null and author_id = any($1) order by id desc",
+                "select id, caption from posts where published_at is not null and (author_id = any($1) or author_id = any($2)"
+                " and id in (select post_id from tagged_posts where tag = any($3))) order by id desc",
                 list(await self.allowed(account)),
+                list(await self.open(account)),
+                await self.sql("select tag from followed_tags where account_id = $1", account),
             )
             photos = await connection.fetch(
                 "select post_id, count(*) as count from media where post_id = any($1) group by post_id",
@@ -284,6 +310,18 @@ class World:
                 " and not exists (select from blocks where blocker_id = $1 and blocked_id = author.id)"
                 " and not exists (select from blocks where blocker_id = author.id and blocked_id = $1)"
                 " and not exists (select from mutes where muter_id = $1 and muted_id = author.id))",
+                account,
+            )
+        )
+
+    async def open(self, account: int) -> set[int]:
+        """Of whom the account's home feed shows posts with a followed tag, whether it follows them or not."""
+        return set(
+            await self.sql(
+                "select author.id from accounts author where suspended_at is null and not is_private"
+                " and not exists (select from blocks where blocker_id = $1 and blocked_id = author.id)"
+                " and not exists (select from blocks where blocker_id = author.id and blocked_id = $1)"
+                " and not exists (select from mutes where muter_id = $1 and muted_id = author.id)",
                 account,
             )
         )
@@ -339,15 +377,32 @@ async def add_rows(world: World, table: str, rows: Sequence[dict[str, Any]]) -> 
             )
 
 
-async def add_posts(world: World, authors: Sequence[int]) -> list[int]:
-    """Published posts of these authors, oldest first, which no job delivers."""
+async def add_posts(world: World, authors: Sequence[int], captions: Sequence[str] = ("",)) -> list[int]:
+    """Published posts of these authors with these captions, over and over, oldest first, which no job delivers."""
     ids = [world.res.ids.next(shard_of(author)) for author in authors]
+    posts = list(zip(ids, authors, itertools.cycle(captions), strict=False))
     await add_rows(
         world,
         "posts",
         [
-            {"shard": shard_of(author), "id": id_, "author_id": author, "caption": "", "published_at": telemetry.now()}
-            for id_, author in zip(ids, authors, strict=True)
+            {
+                "shard": shard_of(author),
+                "id": id_,
+                "author_id": author,
+                "caption": caption,
+                "published_at": telemetry.now(),
+                "tags": tags_in(caption),
+            }
+            for id_, author, caption in posts
+        ],
+    )
+    await add_rows(
+        world,
+        "tagged_posts",
+        [
+            {"shard": shard_of_text(tag), "tag": tag, "post_id": id_, "author_id": author}
+            for id_, author, caption in posts
+            for tag in tags_in(caption)
         ],
     )
     return ids

@@ -74,6 +74,7 @@ async def test_it_holds_what_is_kept_of_its_owner(alone: World, phone: httpx.Asy
     assert [len(read[name]) for name in ("follow_requests", "blocks", "mutes", "sessions", "warnings", "reports")] == (
         [1, 1, 1, 1, 1, 2]
     )
+    assert [tag["name"] for tag in read["followed_tags"]] == ["harbour"]
     assert read["likes"] == read["saves"] == [{"post_id": there.kept_id}]
     assert [(comment["post_id"], comment["text"]) for comment in read["comments"]] == [(there.kept_id, "Nice")]
     assert read["preferences"] == [{"kind": "like", "push": "off"}]

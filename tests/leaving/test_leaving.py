@@ -92,6 +92,7 @@ async def scene(world: World, http: httpx.AsyncClient) -> Scene:
     await muter.mute(one)
     await blocker.block(one)
     await one.mute(muted)
+    await one.call("PUT", "/v1/tags/harbour/follow")
     await one.block(blocked)
     await asked.edit(is_private=True)
     await one.follow(asked)

@@ -172,7 +172,7 @@ class Feed:
         return self.lists._key(self.account_id)
 
     async def push(self, id_: int, *, again: bool = False) -> None:
-        await self.lists.push_to(self.account_id, id_, again=again)
+        await self.lists.push_to([self.account_id], id_, again=again)
         self.model.push(id_, again=again, found=await self.raw())
 
     async def push_again(self, id_: int) -> None:
@@ -181,7 +181,7 @@ class Feed:
     async def push_to_another(self, id_: int) -> None:
         """To somebody of the same bucket, whose list is not there."""
         other = self.account_id ^ MS  # of the same shard
-        await self.lists.push_to(other, id_, again=False)
+        await self.lists.push_to([other], id_, again=False)
         self.model.raise_(id_)
 
     async def merge(self, new: set[int]) -> None:
@@ -333,7 +333,7 @@ class Truth:
             self.late.append(push)
 
     async def push(self, id_: int, *, again: bool) -> None:
-        await self.feed.lists.push_to(self.feed.account_id, id_, again=again)
+        await self.feed.lists.push_to([self.feed.account_id], id_, again=again)
 
     async def deliver(self, place: int) -> None:
         if self.late:
@@ -566,20 +566,35 @@ async def test_many_lists_are_read_at_once(
         assert marker is not None
         if found or to_the_end:
             await lists.finish_rebuild(account, marker, sorted(found, reverse=True), to_the_end=to_the_end)
-    windows = await lists.read_many(accounts, below=below, above=above, limit=limit)
-    for some, window in zip(held, windows, strict=True):
-        if some is None or not (some[0] or some[1]):
-            assert window is None
-            continue
-        assert window is not None
-        found, to_the_end = some
-        wanted = sorted((id_ for id_ in found if above <= id_ < below), reverse=True)
-        assert window.ids == wanted[:limit]
-        assert window.ids == [id_ for id_ in wanted if id_ >= window.floor], "it lacks nothing down to the floor"
-        if window.floor < min(found, default=0) and window.floor < above:
-            assert to_the_end
-        if len(wanted) < limit and (to_the_end or (found and min(found) <= above)):
-            assert window.floor <= above, "all that was asked for is there"
+    window, missing = await lists.read_many(accounts, below=below, above=above, limit=limit)
+    there = [some for some in held if some is not None and (some[0] or some[1])]
+    assert missing == [account for account, some in zip(accounts, held, strict=True) if some not in there]
+    # Complete from where each of them is.
+    floor = max(
+        [above, *(min(found) for found, to_the_end in there if not to_the_end and min(found) > above)],
+    )
+    wanted = sorted({id_ for found, _ in there for id_ in found if floor <= id_ < below}, reverse=True)
+    assert window == Window(wanted[:limit], floor if len(wanted) < limit else wanted[limit - 1])
+
+
+async def test_of_many_lists_those_with_the_newest_ids_are_read(res: Resources) -> None:
+    """More than are wanted, longer than what is looked at at once, and with posts in common."""
+    lists = Timelines(
+        res.redis, f"t{secrets.token_hex(4)}", window=40, buckets=2, idle_days=IDLE_DAYS, disorder_seconds=0
+    )
+    found: dict[int, set[int]] = {}
+    for number in range(30):
+        account = (number << 23) | (number % 3 << 10)
+        found[account] = {MS * n for n in range(1 + number, 400, 7 + number % 9)}
+        marker = await lists.begin_rebuild(account)
+        assert marker is not None
+        await lists.finish_rebuild(account, marker, sorted(found[account], reverse=True), to_the_end=number % 2 == 0)
+        found[account] = set(sorted(found[account], reverse=True)[:40])
+    everything = sorted(set.union(*found.values()), reverse=True)
+    for limit, below in itertools.product((1, 3, 9, 20, 41), (MAX_ID, MS * 399, MS * 350, MS * 300)):
+        window, _ = await lists.read_many([*found], below=below, above=0, limit=limit)
+        wanted = [id_ for id_ in everything if id_ < below][:limit]
+        assert window == Window(wanted, wanted[-1])
 
 
 async def test_the_many_lists_that_are_read_live_on(res: Resources) -> None:
@@ -590,9 +605,9 @@ async def test_the_many_lists_that_are_read_live_on(res: Resources) -> None:
     await feeds[0].redis.call(feeds[0].key, "EXPIRE", feeds[0].key, 1000)
     for above in (0, 9):
         accounts = [feed.account_id for feed in feeds]
-        [whole, rebuilt, missing] = await lists.read_many(accounts, below=MAX_ID, above=above, limit=9)
-        assert whole == Window([3] if above < 3 else [], floor=above if above > 3 else 0)
-        assert (rebuilt, missing) == (None, None)
+        window, missing = await lists.read_many(accounts, below=MAX_ID, above=above, limit=9)
+        assert window == Window([3] if above < 3 else [], floor=above)
+        assert missing == accounts[1:]
         assert await feeds[0].seconds_to_live() > IDLE_SECONDS - 5
         assert await feeds[1].seconds_to_live() <= 60
         assert await feeds[2].raw() == []

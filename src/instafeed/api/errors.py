@@ -29,6 +29,7 @@ STATUSES: dict[type[InstafeedError], int] = {
     errors.Conflict: 409,
     errors.IdempotencyConflict: 409,
     errors.TooManyUploads: 409,
+    errors.TooManyTags: 409,
     errors.BodyTooLarge: 413,
     errors.MediaTooLarge: 413,
     errors.MediaUnsupported: 415,

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from instafeed import entities
+from instafeed import entities, tags
 from instafeed.api import limits, schemas, strict_json, text
 from instafeed.api.dependencies import MAX_LIMIT, Res
 from instafeed.checks import check_all
@@ -29,6 +29,7 @@ async def get_limits(res: Res) -> schemas.Limits:
         photos_per_post=schemas.PHOTOS_PER_POST,
         tags_per_post=entities.TAGS_PER_TEXT,
         tag_max_characters=entities.TAG_CHARACTERS,
+        followed_tags_max=tags.FOLLOWED_MAX,
         mentions_per_post=entities.NAMES_PER_TEXT,
         caption_max_characters=text.CAPTION_MAX_CHARACTERS,
         alt_text_max_characters=text.ALT_TEXT_MAX_CHARACTERS,

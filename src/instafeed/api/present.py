@@ -304,9 +304,14 @@ def posts(
     )
 
 
-def tag(value: models.TagCount) -> schemas.Tag:
-    """A tag."""
-    return schemas.Tag(name=value.name, post_count=value.posts, is_exact=value.exact)
+def tag(value: models.TagView) -> schemas.Tag:
+    """A tag as the viewer sees it."""
+    return schemas.Tag(
+        name=value.name,
+        post_count=value.posts,
+        is_exact=value.exact,
+        viewer=schemas.TagRelation(following=value.following),
+    )
 
 
 def event(value: models.Event) -> schemas.Event:

@@ -33,6 +33,7 @@ _MEANINGS = {
     "not-found": "It does not exist, or you may not see it: the answer is the same.",
     "rate-limited": "Too many requests. Wait for the seconds in `Retry-After`; `RateLimit` tells where you stand before it"
     " comes to that.",
+    "too-many-tags": "You follow as many tags as you may; `GET /v1/limits` tells how many. Unfollow one.",
     "too-many-uploads": "You have as many resumable uploads open as you may have; `GET /v1/limits` tells how many. Complete or"
     " delete one, or wait until one expires.",
     "token-unusable": "The token is wrong, was used, has expired, or was overtaken by a change. Ask for another mail.",

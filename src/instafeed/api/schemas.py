@@ -891,6 +891,13 @@ class ModerationActionList(_Response):
     """Send it as `cursor` for the next page; null at the end."""
 
 
+class TagRelation(_Response):
+    """How you stand to a tag."""
+
+    following: bool
+    """You follow it."""
+
+
 class Tag(_Response):
     """A tag."""
 
@@ -900,14 +907,15 @@ class Tag(_Response):
     """How many of its posts you may see."""
     is_exact: bool
     """They were counted. If false, there are many, and `post_count` is an estimate."""
+    viewer: TagRelation
 
 
 class TagList(_Response):
-    """Tags that were found."""
+    """A page of tags."""
 
     items: list[Tag]
     next_cursor: str | None = Field(examples=[None])
-    """Null: the best are on one page."""
+    """Send it as `cursor` for the next page; null at the end. What was found is on one page."""
 
 
 class Event(_Response):
@@ -953,6 +961,8 @@ class Limits(_Response):
     """Those beyond are text like any other."""
     tag_max_characters: int = Field(examples=[64])
     """Folded; what is longer is no tag."""
+    followed_tags_max: int = Field(examples=[100])
+    """How many tags you may follow."""
     mentions_per_post: int = Field(examples=[20])
     """Of a comment as many. Those beyond are text like any other."""
     caption_max_characters: int = Field(examples=[2200])

@@ -28,6 +28,7 @@ VERBS: dict[Kind, Body] = {
     Kind.PUSH_AGAIN: delivery.push_again,
     Kind.NOTIFY: notifications.notify,
     Kind.ALIGN: delivery.align,
+    Kind.TAG: delivery.tag,
     Kind.RETRACT: posts.retract,
     Kind.PRUNE: posts.prune,
     Kind.PRUNE_REPLIES: comments.prune_replies,

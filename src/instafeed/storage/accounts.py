@@ -203,6 +203,18 @@ async def suspended_among(connection: Connection, account_ids: Iterable[int]) ->
     return {record["id"] for record in records}
 
 
+async def public_among(connection: Connection, account_ids: Iterable[int]) -> set[int]:
+    """Which of `account_ids` show their posts to everybody who is not on the other side of a block."""
+    wanted = list(account_ids)
+    records = await connection.fetch(
+        "select id from accounts where shard = any($1::smallint[]) and id = any($2::bigint[]) and suspended_at is null"
+        " and not is_private",
+        list({shard_of(id_) for id_ in wanted}),
+        wanted,
+    )
+    return {record["id"] for record in records}
+
+
 async def id_of_username(connection: Connection, username: str) -> int | None:
     """Whose name it is, or was and is held still."""
     found: int | None = await connection.fetchval(

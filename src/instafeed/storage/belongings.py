@@ -38,6 +38,7 @@ ROWS = (
     Rows("warnings", "account_id"),
     Rows("mail_tokens", "account_id"),
     Rows("search_terms", "account_id"),
+    Rows("followed_tags", "account_id"),
     Rows("mutes", "muter_id"),
     Rows("mutes", "muted_id", anywhere=True),
     Rows("activity", "account_id"),

@@ -21,10 +21,10 @@ async def insert(connection: Connection, block_id: int, *, blocker: int, blocked
     )
 
 
-async def delete(connection: Connection, *, blocker: int, blocked: int) -> None:
-    """End a block, if there is one."""
-    await connection.execute(
-        "delete from blocks where shard = $1 and blocker_id = $2 and blocked_id = $3",
+async def delete(connection: Connection, *, blocker: int, blocked: int) -> bool:
+    """End a block; False if there is none."""
+    gone = await connection.fetchval(
+        "delete from blocks where shard = $1 and blocker_id = $2 and blocked_id = $3 returning true",
         shard_of(blocker),
         blocker,
         blocked,
@@ -35,6 +35,7 @@ async def delete(connection: Connection, *, blocker: int, blocked: int) -> None:
         blocked,
         blocker,
     )
+    return bool(gone)
 
 
 async def page(connection: Connection, account_id: int, *, below: int, limit: int) -> list[tuple[int, int]]:

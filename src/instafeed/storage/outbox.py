@@ -38,6 +38,7 @@ class Kind(StrEnum):
     NOTIFY = "notify"
     ALIGN = "align"
     PUSH_AGAIN = "push_again"
+    TAG = "tag"
     RETRACT = "retract"
     PRUNE = "prune"
     PRUNE_REPLIES = "prune_replies"

@@ -1,6 +1,6 @@
 """Posts as ready-made JSON in Redis, shared by all processes. PostgreSQL is the truth behind it.
 
-A post has two keys in the slot of its author's bucket: its *state* and its JSON. The state is
+A post has two keys in the slot of its author's bucket: its *state*, and its JSON with what decides who sees it. The state is
 
 - a version: the JSON that carries the same version may be shown. It begins with the *format* of the release that made the
   JSON: to another release the post is not cached, and it may fill it anew;
@@ -38,6 +38,7 @@ _RANDOM_BYTES = 8
 _VERSION_CHARACTERS = len(_FORMAT) + 2 * _RANDOM_BYTES
 _NEAR_BYTES = 64 << 20
 _AUTHOR_DIGITS = 19
+_NO_TAGS: frozenset[str] = frozenset()
 _AT_ONCE = 500
 
 # KEYS: states, each followed by its JSON. ARGV: token, seconds. Deletions must pass where Redis is full.
@@ -94,6 +95,8 @@ class CachedPost:
 
     author_id: int
     json: bytes
+    tags: frozenset[str] = frozenset()
+    """Those by which it comes into feeds of people who do not follow its author."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +235,11 @@ class PostCache:
             if value is None or not value.startswith(version):
                 found.missing.append(post_id)
                 continue
-            author_id = int(value[_VERSION_CHARACTERS : _VERSION_CHARACTERS + _AUTHOR_DIGITS])
-            found.posts[post_id] = post = CachedPost(author_id, value[_VERSION_CHARACTERS + _AUTHOR_DIGITS :])
+            head, _, json = value.partition(b"\n")
+            author_id = int(head[_VERSION_CHARACTERS : _VERSION_CHARACTERS + _AUTHOR_DIGITS])
+            tags = head[_VERSION_CHARACTERS + _AUTHOR_DIGITS :].decode()
+            post = CachedPost(author_id, json, frozenset(tags.split(",")) if tags else _NO_TAGS)
+            found.posts[post_id] = post
             self._keep_near(post_id, _Copy(state, epoch, version, post))
 
     def _keep_near(self, post_id: int, copy: _Copy) -> None:
@@ -283,7 +289,8 @@ class PostCache:
                 sent.append(node.run(_FILL, keys, fill.token, state, "", _UNSEEN_SECONDS))
                 continue
             version = _FORMAT + secrets.token_hex(_RANDOM_BYTES).encode()
-            value = b"%b%0*d%b" % (version, _AUTHOR_DIGITS, post.author_id, post.json)
+            tags = ",".join(post.tags).encode()
+            value = b"%b%0*d%b\n%b" % (version, _AUTHOR_DIGITS, post.author_id, tags, post.json)
             sent.append(node.run(_FILL, keys, fill.token, version, value, seconds[fill.post_id]))
         for answer in sent:
             await answer

@@ -93,12 +93,32 @@ async def author(connection: Connection, post_id: int) -> int | None:
     return found
 
 
-async def published_at(connection: Connection, post_id: int) -> datetime | None:
-    """When the post was published; None if it is not, or is gone."""
-    found: datetime | None = await connection.fetchval(
-        "select published_at from posts where shard = $1 and id = $2", shard_of(post_id), post_id
+async def published(connection: Connection, post_id: int) -> tuple[datetime, list[str]] | None:
+    """When the post was published, and its tags; None if it is not, or is gone."""
+    record = await connection.fetchrow(
+        "select published_at, tags from posts where shard = $1 and id = $2 and published_at is not null",
+        shard_of(post_id),
+        post_id,
     )
-    return found
+    return (record["published_at"], record["tags"]) if record else None
+
+
+async def tagged_of_author(
+    connection: Connection, author_id: int, *, above: int, up_to: int, limit: int
+) -> list[tuple[int, list[str]]]:
+    """(post, tags) of the author's next published posts that have any, in the order of their ids, with ids above the one, up to
+    the other.
+    """
+    records = await connection.fetch(
+        "select id, tags from posts where shard = $1 and author_id = $2 and id > $3 and id <= $4"
+        " and published_at is not null and tags <> '{}' order by id limit $5",
+        shard_of(author_id),
+        author_id,
+        above,
+        up_to,
+        limit,
+    )
+    return [(record["id"], record["tags"]) for record in records]
 
 
 async def published_among(connection: Connection, post_ids: Iterable[int]) -> set[int]:

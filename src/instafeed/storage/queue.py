@@ -27,6 +27,7 @@ _QUEUE_OF = {
     Kind.RENDER: "media",
     Kind.NOTIFY: "notify",
     Kind.ALIGN: "fanout",
+    Kind.TAG: "fanout",
     Kind.RETRACT: "default",
     Kind.PRUNE: "default",
     Kind.PRUNE_REPLIES: "default",

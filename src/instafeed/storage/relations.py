@@ -34,6 +34,18 @@ async def get_many(connection: Connection, viewer: int, account_ids: Iterable[in
     return {id_: Relation(**edges) for id_, edges in found.items()}
 
 
+async def kept_away(connection: Connection, viewer: int) -> set[int]:
+    """Whom `viewer` mutes or blocks, and who blocks it."""
+    records = await connection.fetch(
+        "select muted_id as other from mutes where shard = $1 and muter_id = $2"
+        " union all select blocked_id from blocks where shard = $1 and blocker_id = $2"
+        " union all select blocker_id from blocked_by where shard = $1 and blocked_id = $2",
+        shard_of(viewer),
+        viewer,
+    )
+    return {record["other"] for record in records}
+
+
 async def get(connection: Connection, viewer: int, account_id: int) -> Relation:
     """How `viewer` stands to one account."""
     return (await get_many(connection, viewer, [account_id]))[account_id]

@@ -2,7 +2,9 @@
 
 An entry is a set of account ids, the viewer's own among them, and lives in the slot of the viewer's feed. Beside it stands
 which of them are celebrities, whose posts are merged when the feed is read, and as of which *generation* of the list of all
-celebrities that is so: the generation changes with the list, and an entry of another one is not believed. Each entry has a
+celebrities that is so: the generation changes with the list, and an entry of another one is not believed. There too stand the
+tags that the viewer follows. If there are any, the set also has, as negative numbers, the accounts that are kept away from
+the viewer, whose posts no tag brings in. Each entry has a
 *name*, which no other ever has: what was read by an entry's authors is believed only while that entry is there.
 
 Whoever is about to change the truth *holds* the
@@ -37,7 +39,7 @@ redis.call('DEL', KEYS[1], KEYS[3], KEYS[4])
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 """)
 
-# ARGV: token, seconds to live, ids, celebrities.
+# ARGV: token, seconds to live, ids, what stands beside them.
 _FILL = Script("""
 if redis.call('GET', KEYS[3]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 redis.call('DEL', KEYS[1], KEYS[3])
@@ -53,15 +55,23 @@ _GENERATION = "{celebrities}"
 
 
 class Known(NamedTuple):
-    """What the cache says at once of an entry: its name, and which celebrities the viewer follows."""
+    """What the cache says at once of an entry: its name, and which celebrities and tags the viewer follows."""
 
     name: bytes
     celebrities: list[int]
+    tags: list[str]
+
+
+class Sides(NamedTuple):
+    """Accounts: those whose posts the viewer's feed may show, and those whose posts no tag brings into it."""
+
+    authors: Collection[int]
+    away: Collection[int]
 
 
 class Look(NamedTuple):
-    """A question under way: which celebrities a viewer follows, and of which generation the list of them is: one answer with
-    both, or one for each.
+    """A question under way: which celebrities and tags a viewer follows, and of which generation the list of celebrities is:
+    one answer with both, or one for each.
     """
 
     asked: "tuple[asyncio.Future[Any], ...]"
@@ -119,29 +129,37 @@ class RightsCache:
         if header is None or generation is None:
             return None
         name, _, rest = header.partition(b" ")
-        of, _, ids = rest.partition(b" ")
+        of, _, rest = rest.partition(b" ")
         if of != generation:
             return None
-        return Known(name, [int(id_) for id_ in ids.split(b",")] if ids else [])
+        ids, _, tags = rest.partition(b" ")
+        celebrities = [int(id_) for id_ in ids.split(b",")] if ids else []
+        return Known(name, celebrities, tags.decode().split(",") if tags else [])
 
-    async def begin_ask(self, account_id: int, author_ids: Sequence[int]) -> "asyncio.Future[Any]":
-        """Ask which of these authors' posts the viewer's feed may show; `finish_ask` understands the answer."""
+    async def begin_ask(self, account_id: int, author_ids: Sequence[int], *, away: bool) -> "asyncio.Future[Any]":
+        """Ask on which side of the viewer these authors are, of `away` only if asked; `finish_ask` understands the answer."""
         node = await self._redis.node(self.tag(account_id))
-        return node.send("SMISMEMBER", self._key(account_id, node.epoch), account_id, *author_ids)
+        negative = [-author_id for author_id in author_ids] if away else ()
+        return node.send("SMISMEMBER", self._key(account_id, node.epoch), account_id, *author_ids, *negative)
 
-    def finish_ask(self, found: Sequence[int], author_ids: Collection[int]) -> Collection[int] | None:
-        """The authors whose posts it may show; None if there is no entry any more."""
+    def finish_ask(self, found: Sequence[int], author_ids: Collection[int]) -> Sides | None:
+        """What `begin_ask` was answered; None if there is no entry any more."""
         if not found[0]:
             return None
-        if 0 not in found:
-            return author_ids
-        return {author_id for author_id, allowed in zip(author_ids, found[1:], strict=True) if allowed}
+        after = 1 + len(author_ids)
+        if 0 not in found and len(found) == after:
+            return Sides(author_ids, ())
+        authors = {author_id for author_id, is_in in zip(author_ids, found[1:after], strict=True) if is_in}
+        if len(found) == after:
+            return Sides(authors, ())
+        return Sides(authors, {author_id for author_id, is_in in zip(author_ids, found[after:], strict=True) if is_in})
 
-    async def members(self, account_id: int) -> set[int] | None:
-        """Everybody whose posts the viewer's feed may show, the viewer included; None if there is no entry."""
+    async def members(self, account_id: int) -> Sides | None:
+        """Everybody on either side of the viewer, who is one of the authors; None if there is no entry."""
         node = await self._redis.node(self.tag(account_id))
-        found = await node.send("SMEMBERS", self._key(account_id, node.epoch))
-        return set(map(int, found)) or None
+        found = set(map(int, await node.send("SMEMBERS", self._key(account_id, node.epoch))))
+        away = {-id_ for id_ in found if id_ < 0}
+        return Sides({id_ for id_ in found if id_ > 0} if away else found, away) if found else None
 
     async def begin_fill(self, account_id: int) -> Fill | None:
         """Say that the database is about to be asked for a viewer's rights; None if somebody else is at it."""
@@ -156,11 +174,11 @@ class RightsCache:
             return None
         return Fill(account_id, token, node.epoch, generation)
 
-    async def finish_fill(self, fill: Fill, author_ids: Iterable[int], celebrities: Iterable[int]) -> None:
+    async def finish_fill(self, fill: Fill, sides: Sides, celebrities: Iterable[int], tags: Iterable[str]) -> None:
         """What the database said after `begin_fill`; dropped if it may be no longer true."""
         node = await self._redis.node(self.tag(fill.account_id))
-        ids = ",".join(map(str, [fill.account_id, *author_ids]))
-        header = f"{fill.token} {fill.generation.decode()} {','.join(map(str, celebrities))}"
+        ids = ",".join(map(str, [fill.account_id, *sides.authors, *(-account_id for account_id in sides.away)]))
+        header = f"{fill.token} {fill.generation.decode()} {','.join(map(str, celebrities))} {','.join(tags)}"
         await node.run(_FILL, self._keys(fill.account_id, fill.epoch), fill.token, _SECONDS, ids, header)
 
     async def renew_celebrities(self) -> None:

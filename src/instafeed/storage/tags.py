@@ -1,6 +1,8 @@
 """Which posts have which tags. All rows of a tag are on one shard, which is a hash of it (docs/decisions/0019)."""
 
-from collections.abc import Iterable
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from instafeed.ids import shard_of_text
@@ -10,6 +12,8 @@ STEPS = 8
 """So many levels double the number of uses."""
 _GROWTH: float = 2 ** (1 / STEPS)
 _DOUBLINGS = 31
+_TAGS_AT_ONCE = 20
+"""A statement with more parts would be planned anew each time; one with fewer tags leaves parts without any."""
 _LAST = "\U0010ffff"
 
 
@@ -23,6 +27,14 @@ class Tag(NamedTuple):
     def uses(self) -> int:
         """The estimate: its standard error is a fifth."""
         return round((_GROWTH**self.level - 1) / (_GROWTH - 1))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def list_id(tag: str) -> int:
+    """The number by which Redis keeps the recent posts with a tag: 128 bits of the tag's SHA-256, the highest of them set, so
+    that it is no account's id.
+    """
+    return int.from_bytes(hashlib.sha256(tag.encode()).digest()[:16]) | 1 << 127
 
 
 async def add(connection: Connection, post_id: int, author_id: int, tags: Iterable[str]) -> None:
@@ -81,6 +93,32 @@ async def newest(connection: Connection, tag: str, *, below: int, limit: int) ->
         limit,
     )
     return [(record["post_id"], record["author_id"]) for record in records]
+
+
+# Each tag has its own range of the index: however many posts there are, no more than are wanted are read of each.
+_NEWEST = " union all ".join(
+    f"(select post_id, author_id from tagged_posts where shard = ($1::smallint[])[{place}] and tag = ($2::text[])[{place}]"
+    " and post_id < $3 order by post_id desc limit $4)"
+    for place in range(1, _TAGS_AT_ONCE + 1)
+)
+
+
+async def newest_of_many(
+    connection: Connection, tags: Sequence[str], *, below: int, limit: int
+) -> list[tuple[int, int]]:
+    """(post, author) of what has any of the tags, newest first, each once, with ids below `below`."""
+    found: set[tuple[int, int]] = set()
+    for at in range(0, len(tags), _TAGS_AT_ONCE):
+        some = tags[at : at + _TAGS_AT_ONCE]
+        records = await connection.fetch(
+            f"select distinct post_id, author_id from ({_NEWEST}) as found order by post_id desc limit $4",
+            [shard_of_text(tag) for tag in some],
+            list(some),
+            below,
+            limit,
+        )
+        found.update((record["post_id"], record["author_id"]) for record in records)
+    return sorted(found, reverse=True)[:limit]
 
 
 async def get(connection: Connection, tag: str) -> Tag:

@@ -1,4 +1,4 @@
-"""Home feeds, and the recent posts of celebrities, in Redis: the only code that spells `feed:` and `recent:`.
+"""Home feeds, and the recent posts of celebrities and of tags, in Redis: the only code that spells `feed:` and `recent:`.
 
 A timeline is a list of decimal post ids, newest first. Its last entry may be a marker:
 
@@ -227,35 +227,67 @@ _FINISH_READ_AHEAD = Script("""
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
 """)
 
-# KEYS: lists, strictly sorted. ARGV: ids are wanted below this one, from this one on, how many of each list, seconds that the
-# lists live on. Returns for each list a text: how far down it is complete (`-` if it is not whole), and the ids, separated by commas.
+# KEYS: lists, strictly sorted. ARGV: ids are wanted below this one, from this one on, how many of all lists together, seconds
+# that the lists live on. Returns the places of lists that are not whole; then how far down the others are complete together,
+# and the ids, each once, in one text. Of many lists few have the newest ids: only those with a head that is among the newest
+# heads are looked into, and only as far as these go.
 _READ_MANY = Script(
     _LIBRARY
     + """
-local call, out = redis.call, {}
-local top, bottom, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local call, top, bottom, count = redis.call, ARGV[1], ARGV[2], tonumber(ARGV[3])
+local lost, lists, floor = {}, {}, bottom
+local function raise_to(id) if below(floor, id) then floor = id end end
+local function descending(a, b) return below(b.id, a.id) end
 for n, key in ipairs(KEYS) do
   local head = call('LINDEX', key, 0)
   local tail = head and call('LINDEX', key, -1)
-  if not head or string.byte(tail) == 45 then out[n] = '-'
-  elseif head ~= '0' and below(head, bottom) then out[n] = bottom; call('EXPIRE', key, ARGV[4])
+  if not head or string.byte(tail) == 45 then lost[#lost + 1] = n
   else
     call('EXPIRE', key, ARGV[4])
-    local first, last = 0, 0
-    if head ~= '0' and not below(head, top) then
-      last = call('LLEN', key)
+    local first, id = 0, head
+    if not marker(head) and not below(head, top) then
+      local last = call('LLEN', key)
       while first < last do
         local middle = math.floor((first + last) / 2)
         if below(call('LINDEX', key, middle), top) then last = middle else first = middle + 1 end
       end
+      id = call('LINDEX', key, first)
     end
-    local ids = call('LRANGE', key, first, first + count - 1)
-    local floor = ids[#ids] or (marker(tail) and '0' or tail)
-    while #ids > 0 and below(ids[#ids], bottom) do ids[#ids] = nil; floor = bottom end
-    out[n] = #ids > 0 and floor .. ',' .. table.concat(ids, ',') or floor
+    if not id then raise_to(tail)
+    elseif not marker(id) and not below(id, bottom) then lists[#lists + 1] = {key = key, at = first, id = id} end
   end
 end
-return out
+table.sort(lists, descending)
+local cut, heads = bottom, 0
+for n, list in ipairs(lists) do
+  if n == 1 or list.id ~= lists[n - 1].id then heads = heads + 1 end
+  if heads == count then cut = list.id; break end
+end
+local seen, found = {}, {}
+for _, list in ipairs(lists) do
+  if below(list.id, cut) then break end
+  local taken, more, last = 0, true, nil
+  while more do
+    local some = call('LRANGE', list.key, list.at, list.at + 7)
+    for _, id in ipairs(some) do
+      if marker(id) or below(id, cut) then more = false; last = nil; break end
+      if not seen[id] then seen[id] = true; found[#found + 1] = {id = id} end
+      taken, last = taken + 1, id
+      if taken == count then more = false; break end
+    end
+    list.at = list.at + 8
+    more = more and #some == 8
+  end
+  -- It goes on below, or ends without a marker, which says nothing of what is below.
+  if last then raise_to(last) end
+end
+table.sort(found, descending)
+if found[count] then raise_to(found[count].id) end
+local ids = {floor}
+for _, one in ipairs(found) do
+  if not below(one.id, floor) then ids[#ids + 1] = one.id end
+end
+return {lost, table.concat(ids, ',')}
 """
 )
 
@@ -270,6 +302,15 @@ class Window(NamedTuple):
     def to_the_end(self) -> bool:
         """Whether there is nothing below."""
         return self.floor == 0
+
+
+def newest_of(windows: Sequence[Window], limit: int) -> Window:
+    """What is known of all these timelines together: at most `limit` of the newest ids, each once."""
+    if len(windows) == 1 and len(windows[0].ids) <= limit:
+        return windows[0]
+    floor = max(window.floor for window in windows)
+    ids = sorted({id_ for window in windows for id_ in window.ids if id_ >= floor}, reverse=True)
+    return Window(ids[:limit], floor if len(ids) <= limit else ids[limit - 1])
 
 
 class ReadAhead(NamedTuple):
@@ -363,9 +404,11 @@ class Timelines:
         """The first `limit` entries (None: all); None if the timeline is not materialised or is being rebuilt."""
         return self.finish_read(await (await self.begin_read(account_id, limit=limit)))
 
-    async def read_many(self, account_ids: Sequence[int], *, below: int, above: int, limit: int) -> list[Window | None]:
-        """Of each timeline at most `limit` ids below the one and not below the other, and how far down they are complete; None
-        as in `read`. The timelines live on.
+    async def read_many(
+        self, account_ids: Sequence[int], *, below: int, above: int, limit: int
+    ) -> tuple[Window, list[int]]:
+        """At most `limit` ids, below the one and not below the other, of all these timelines together, and how far down these
+        are complete; and those of them that are not materialised or are being rebuilt, which it says nothing of. The others live on.
 
         Only for timelines without disorder, one or more.
         """
@@ -379,14 +422,13 @@ class Timelines:
             keys = [self._key(account_id) for account_id in some]
             node = await self._redis.node(keys[0])
             asked.append((some, node.run(_READ_MANY, keys, below, above, limit, self._idle_seconds)))
-        found: dict[int, Window | None] = {}
+        windows, missing = [], list[int]()
         for some, answer in asked:
-            for account_id, text in zip(some, await answer, strict=True):
-                floor, *ids = text.split(b",")
-                found[account_id] = (
-                    None if floor == b"-" else Window([int(id_) for id_ in ids if id_ != b"0"], int(floor))
-                )
-        return [found[account_id] for account_id in account_ids]
+            lost, text = await answer
+            missing += [some[place - 1] for place in lost]
+            floor, *ids = map(int, text.split(b","))
+            windows.append(Window(ids, floor))
+        return newest_of(windows, limit), missing
 
     async def push(self, post_id: int, followers: Iterable[PackedFollowers], *, again: bool) -> None:
         """Put a post into the materialised timelines among `followers`; `again` if it may be in some of them already.
@@ -414,10 +456,10 @@ class Timelines:
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
-    async def push_to(self, account_id: int, post_id: int, *, again: bool) -> None:
-        """Put a post into one timeline, if it is materialised."""
-        key = self._key(account_id)
-        await self.push(post_id, [PackedFollowers(self.bucket_of(account_id), key, len(key))], again=again)
+    async def push_to(self, account_ids: Iterable[int], post_id: int, *, again: bool) -> None:
+        """Put a post into those of these few timelines that are materialised."""
+        keys = [(self.bucket_of(account_id), self._key(account_id)) for account_id in account_ids]
+        await self.push(post_id, [PackedFollowers(bucket, key, len(key)) for bucket, key in keys], again=again)
 
     async def merge(self, account_id: int, post_ids: Iterable[int]) -> bool:
         """Put posts of any age into a timeline; False if it is not materialised."""
