@@ -336,6 +336,19 @@ CREATE TABLE public.scans (
     "position" text NOT NULL
 );
 
+CREATE TABLE public.scheduled_posts (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    author_id bigint NOT NULL,
+    caption text NOT NULL,
+    place bigint NOT NULL,
+    entry_id bigint NOT NULL,
+    post_id bigint,
+    CONSTRAINT scheduled_posts_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
+    CONSTRAINT scheduled_posts_check1 CHECK ((shard = ((author_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.search_terms (
     shard smallint NOT NULL,
     account_id bigint NOT NULL,
@@ -499,6 +512,9 @@ ALTER TABLE ONLY public.saves
 ALTER TABLE ONLY public.scans
     ADD CONSTRAINT scans_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY public.scheduled_posts
+    ADD CONSTRAINT scheduled_posts_pkey PRIMARY KEY (shard, id);
+
 ALTER TABLE ONLY public.search_terms
     ADD CONSTRAINT search_terms_pkey PRIMARY KEY (shard, account_id, term);
 
@@ -584,6 +600,10 @@ CREATE INDEX reports_reporter ON ONLY public.reports USING btree (reporter_id, i
 CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
 
 CREATE INDEX saves_id ON ONLY public.saves USING btree (shard, account_id, id);
+
+CREATE INDEX scheduled_posts_author ON ONLY public.scheduled_posts USING btree (shard, author_id, post_id, place);
+
+CREATE INDEX scheduled_posts_post ON ONLY public.scheduled_posts USING btree (shard, post_id) WHERE (post_id IS NOT NULL);
 
 CREATE INDEX search_terms_prefix ON ONLY public.search_terms USING btree (level, term);
 

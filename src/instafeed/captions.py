@@ -24,12 +24,17 @@ from instafeed.visibility import posts_visible
 async def write(connection: Connection, viewer: Viewer, post_id: int, caption: str) -> None:
     """Keep what the caption of the viewer's post names from now on, in the running transaction."""
     before, published = await caption_rows.lock(connection, post_id)
-    after = Named(tuple(entities.tags_in(caption)), await _mentions(connection, viewer, caption, before.mentions))
+    after = await named_in(connection, viewer, caption, before.mentions)
     if after == before:
         return
     await caption_rows.set_named(connection, post_id, after)
     if published:
         await _follow(connection, post_id, viewer.account_id, before, after)
+
+
+async def named_in(connection: Connection, viewer: Viewer, caption: str, before: tuple[Mention, ...] = ()) -> Named:
+    """What a caption of the viewer's names now; `before` is whom it mentioned already."""
+    return Named(tuple(entities.tags_in(caption)), await _mentions(connection, viewer, caption, before))
 
 
 async def publish(connection: Connection, author_id: int, post_id: int) -> None:

@@ -15,7 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from instafeed import access, blocks, follow_requests, follows, moderation, mutes, posts, saves, sessions, telemetry
+from instafeed import (
+    access,
+    blocks,
+    follow_requests,
+    follows,
+    moderation,
+    mutes,
+    posts,
+    saves,
+    scheduled,
+    sessions,
+    telemetry,
+)
 from instafeed.errors import NotFound
 from instafeed.ids import MAX_ID, shard_of
 from instafeed.media import scratch_folder
@@ -245,6 +257,7 @@ def _lists(res: Resources, export: Export) -> dict[str, _Pages]:
         "account": _account(res, me),
         "photos": _told(_pages_of_media(res, me)),
         "posts": _pages(partial(posts.page_of_author, res, viewer, me), _post),
+        "scheduled": _scheduled(res, viewer),
         "likes": _likes(res, me),
         "saves": _pages(partial(saves.page, res, viewer), lambda view: {"post_id": str(view.post.id)}),
         "comments": _comments(res, me),
@@ -304,6 +317,14 @@ async def _likes(res: Resources, account_id: int) -> _Pages:
             found = await like_rows.posts_of_account(connection, account_id, above=above, limit=_PAGE)
         yield [{"post_id": str(post_id)} for post_id in found]
         above = found[-1] if len(found) == _PAGE else None
+
+
+async def _scheduled(res: Resources, viewer: Viewer) -> _Pages:
+    above: int | None = 0
+    while above is not None:
+        found = await scheduled.page(res, viewer, above=above, limit=_PAGE)
+        yield [_post(view) | {"publish_at": _time(view.post.publish_at)} for view in found.items]
+        above = found.next
 
 
 async def _comments(res: Resources, account_id: int) -> _Pages:

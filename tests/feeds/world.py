@@ -8,7 +8,7 @@ from typing import Any
 from instafeed import accounts, blocks, feeds, follow_requests, follows, mutes, posts, telemetry, work
 from instafeed.ids import MAX_ID, IdMaker, shard_of
 from instafeed.jobs.adapters import VERBS
-from instafeed.models import AccountChanges, Post, Viewer
+from instafeed.models import AccountChanges, Post, PostChanges, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
@@ -139,7 +139,7 @@ class World:
 
     async def edit(self, author: int, post_id: int, caption: str) -> None:
         """Change a post's caption."""
-        await posts.edit(self.res, viewer(author), post_id, caption=caption, alt_texts=[])
+        await posts.edit(self.res, viewer(author), post_id, PostChanges(caption=caption))
 
     async def remove_follower(self, author: int, follower: int) -> None:
         """Make an account follow no more."""

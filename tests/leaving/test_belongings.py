@@ -7,6 +7,8 @@ from tests.feeds.world import World
 _NO_ACCOUNT = {
     "id",
     "post_id",
+    "entry_id",
+    "place",
     "case_id",
     "resource_id",
     "comment_id",

@@ -198,6 +198,7 @@ def post(res: Resources, value: models.PostView) -> schemas.Post:
     """A post as the viewer sees it."""
     return schemas.Post(
         **_content(res, value.post),
+        publish_at=value.post.publish_at,
         like_count=value.counts.likes,
         comment_count=value.counts.comments,
         viewer=post_marks(value.viewer),
@@ -213,7 +214,8 @@ class _CountsJson(dict[models.Counts, bytes]):
     def __missing__(self, counts: models.Counts) -> bytes:
         if len(self) >= _MOST_COUNTS:
             self.clear()
-        text = f',"like_count":{counts.likes},"comment_count":{counts.comments},"viewer":'
+        # No page that is made of it has a post that waits for its time.
+        text = f',"publish_at":null,"like_count":{counts.likes},"comment_count":{counts.comments},"viewer":'
         self[counts] = made = text.encode()
         return made
 

@@ -31,6 +31,7 @@ VERBS: dict[Kind, Body] = {
     Kind.RETRACT: posts.retract,
     Kind.PRUNE: posts.prune,
     Kind.PRUNE_REPLIES: comments.prune_replies,
+    Kind.PUBLISH: posts.publish_scheduled,
     Kind.DISCARD: media.discard,
     Kind.APPROVE: follow_requests.approve_all,
     Kind.MAIL: mails.send,
@@ -57,6 +58,11 @@ def job(kind: Kind) -> Callable[[dict[Any, Any], int], Coroutine[Any, Any, None]
 async def ring_late(ctx: dict[Any, Any]) -> None:
     """Every few seconds: ring for what is late."""
     await sweep.ring(resources(ctx))
+
+
+async def publish(ctx: dict[Any, Any]) -> None:
+    """Every second: see which scheduled posts are to be published."""
+    await sweep.publish(resources(ctx))
 
 
 async def heal(ctx: dict[Any, Any]) -> None:
