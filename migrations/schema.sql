@@ -112,6 +112,21 @@ CREATE TABLE public.emails (
     confirmed_at timestamp with time zone
 );
 
+CREATE TABLE public.explore_rankings (
+    id bigint NOT NULL,
+    made_at timestamp with time zone DEFAULT now() NOT NULL,
+    post_ids bigint[] NOT NULL
+);
+
+ALTER TABLE public.explore_rankings ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.explore_rankings_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.exports (
     shard smallint NOT NULL,
     id bigint NOT NULL,
@@ -455,6 +470,9 @@ ALTER TABLE ONLY public.counters
 ALTER TABLE ONLY public.emails
     ADD CONSTRAINT emails_pkey PRIMARY KEY (email);
 
+ALTER TABLE ONLY public.explore_rankings
+    ADD CONSTRAINT explore_rankings_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.exports
     ADD CONSTRAINT exports_pkey PRIMARY KEY (shard, id);
 
@@ -562,6 +580,8 @@ CREATE INDEX following_id ON ONLY public.following USING btree (shard, follower_
 CREATE INDEX idempotency_keys_age ON ONLY public.idempotency_keys USING btree (created_at);
 
 CREATE INDEX likers_id ON ONLY public.likers USING btree (shard, post_id, id);
+
+CREATE INDEX likers_newest ON ONLY public.likers USING btree (id) INCLUDE (post_id);
 
 CREATE INDEX mail_tokens_expiry ON ONLY public.mail_tokens USING btree (expires_at);
 

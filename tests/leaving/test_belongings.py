@@ -7,6 +7,7 @@ from tests.feeds.world import World
 _NO_ACCOUNT = {
     "id",
     "post_id",
+    "post_ids",
     "entry_id",
     "place",
     "case_id",

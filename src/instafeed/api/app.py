@@ -19,6 +19,7 @@ from instafeed.api import (
     docs,
     errors,
     events,
+    explore,
     feeds,
     follow_requests,
     follows,
@@ -94,7 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
         *graph,
         *(uploads, media, posts),
         *reactions,
-        *(feeds, tags, search, events),
+        *(feeds, tags, search, explore, events),
         *(reports, admin, operations, docs),
     ):
         app.include_router(part.router)

@@ -7,6 +7,7 @@ from instafeed import (
     avatars,
     comments,
     delivery,
+    explore,
     exports,
     follow_requests,
     leaving,
@@ -63,6 +64,11 @@ async def ring_late(ctx: dict[Any, Any]) -> None:
 async def publish(ctx: dict[Any, Any]) -> None:
     """Every second: see which scheduled posts are to be published."""
     await sweep.publish(resources(ctx))
+
+
+async def rank(ctx: dict[Any, Any]) -> None:
+    """Every minute: rank what explore shows."""
+    await explore.rank(resources(ctx))
 
 
 async def heal(ctx: dict[Any, Any]) -> None:
