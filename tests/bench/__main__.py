@@ -19,6 +19,7 @@ from tests.bench import (
     delay,
     django_join,
     event_streams,
+    explore,
     fan_out,
     feed_read,
     growth,
@@ -43,6 +44,7 @@ BENCHES: dict[str, Bench] = {
     "photos": photos.bench,
     "search": search.bench,
     "likes": likes.bench,
+    "explore": explore.bench,
 }
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[2] / "docs" / "feed-growth.svg"
