@@ -411,6 +411,7 @@ def _media(media: Media) -> _Json:
     return {
         "id": str(media.id),
         "post_id": str(media.post_id) if media.post_id and media.post_id > 0 else None,
+        "is_avatar": media.post_id is not None and media.post_id < 0,
         "status": media.status.value,
         "alt_text": media.alt_text,
         "content_type": media.content_type,

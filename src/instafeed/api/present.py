@@ -59,22 +59,25 @@ def account_ref(res: Resources, value: models.Account) -> schemas.AccountRef:
     )
 
 
+def _profile(res: Resources, value: models.Account) -> dict[str, Any]:
+    return {
+        "id": value.id,
+        "username": value.username,
+        "display_name": value.display_name,
+        "avatar": avatar(res, value, _SIZES),
+        "bio": value.bio,
+        "website": value.website,
+        "is_private": value.is_private,
+        "post_count": value.post_count,
+        "follower_count": value.follower_count,
+        "following_count": value.following_count,
+        "created_at": models.made_at(value.id),
+    }
+
+
 def account(res: Resources, value: models.Account, viewer: models.Relation | None) -> schemas.Account:
     """An account as the viewer sees it."""
-    return schemas.Account(
-        id=value.id,
-        username=value.username,
-        display_name=value.display_name,
-        avatar=avatar(res, value, _SIZES),
-        bio=value.bio,
-        website=value.website,
-        is_private=value.is_private,
-        post_count=value.post_count,
-        follower_count=value.follower_count,
-        following_count=value.following_count,
-        created_at=models.made_at(value.id),
-        viewer=relation(viewer) if viewer else None,
-    )
+    return schemas.Account(**_profile(res, value), viewer=relation(viewer) if viewer else None)
 
 
 def me(res: Resources, value: models.Account, emails: models.Emails) -> schemas.Me:
@@ -308,20 +311,7 @@ def warning(value: models.AccountWarning) -> schemas.AccountWarning:
 
 def moderated_account(res: Resources, value: models.Account) -> schemas.ModeratedAccount:
     """An account as admins see it."""
-    return schemas.ModeratedAccount(
-        id=value.id,
-        username=value.username,
-        display_name=value.display_name,
-        avatar=avatar(res, value, _SIZES),
-        bio=value.bio,
-        website=value.website,
-        is_private=value.is_private,
-        post_count=value.post_count,
-        follower_count=value.follower_count,
-        following_count=value.following_count,
-        created_at=models.made_at(value.id),
-        suspended=value.suspended,
-    )
+    return schemas.ModeratedAccount(**_profile(res, value), suspended=value.suspended)
 
 
 def case(res: Resources, value: moderation.CaseFile) -> schemas.ReportCase:

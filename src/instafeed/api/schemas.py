@@ -466,8 +466,8 @@ class AccountRef(_Response):
     """The photo that it is shown with, as in lists: `150` (square). Null without one."""
 
 
-class Account(AccountRef):
-    """An account."""
+class _Profile(AccountRef):
+    """What an account shows of itself."""
 
     avatar: list[Rendition] | None
     """The photo that it is shown with: `150` (square), `320` and `640` (whole: show their middle). Null without one."""
@@ -480,6 +480,11 @@ class Account(AccountRef):
     follower_count: int = Field(ge=0, examples=[340])
     following_count: int = Field(ge=0, examples=[56])
     created_at: Time
+
+
+class Account(_Profile):
+    """An account."""
+
     viewer: Relation | None
     """How you stand to it; null for your own account."""
 
@@ -715,17 +720,9 @@ class AccountWarningList(_Response):
     """Send it as `cursor` for the next page; null at the end."""
 
 
-class ModeratedAccount(AccountRef):
+class ModeratedAccount(_Profile):
     """An account as admins see it."""
 
-    bio: str = Field(examples=["Wrote the first program."])
-    website: str = Field(examples=["https://example.org/ada"])
-    """Empty without one. Nobody has checked that it is theirs."""
-    is_private: bool = Field(examples=[False])
-    post_count: int = Field(ge=0, examples=[12])
-    follower_count: int = Field(ge=0, examples=[340])
-    following_count: int = Field(ge=0, examples=[56])
-    created_at: Time
     suspended: bool = Field(examples=[False])
 
 
