@@ -114,6 +114,21 @@ CREATE TABLE public.emails (
     confirmed_at timestamp with time zone
 );
 
+CREATE TABLE public.explore_rankings (
+    id bigint NOT NULL,
+    made_at timestamp with time zone DEFAULT now() NOT NULL,
+    post_ids bigint[] NOT NULL
+);
+
+ALTER TABLE public.explore_rankings ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.explore_rankings_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.exports (
     shard smallint NOT NULL,
     id bigint NOT NULL,
@@ -356,6 +371,19 @@ CREATE TABLE public.scans (
     "position" text NOT NULL
 );
 
+CREATE TABLE public.scheduled_posts (
+    shard smallint NOT NULL,
+    id bigint NOT NULL,
+    author_id bigint NOT NULL,
+    caption text NOT NULL,
+    place bigint NOT NULL,
+    entry_id bigint NOT NULL,
+    post_id bigint,
+    CONSTRAINT scheduled_posts_check CHECK ((shard = ((id >> 10) & (8191)::bigint))),
+    CONSTRAINT scheduled_posts_check1 CHECK ((shard = ((author_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
 CREATE TABLE public.search_terms (
     shard smallint NOT NULL,
     account_id bigint NOT NULL,
@@ -473,6 +501,9 @@ ALTER TABLE ONLY public.counters
 ALTER TABLE ONLY public.emails
     ADD CONSTRAINT emails_pkey PRIMARY KEY (email);
 
+ALTER TABLE ONLY public.explore_rankings
+    ADD CONSTRAINT explore_rankings_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.exports
     ADD CONSTRAINT exports_pkey PRIMARY KEY (shard, id);
 
@@ -536,6 +567,9 @@ ALTER TABLE ONLY public.saves
 ALTER TABLE ONLY public.scans
     ADD CONSTRAINT scans_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY public.scheduled_posts
+    ADD CONSTRAINT scheduled_posts_pkey PRIMARY KEY (shard, id);
+
 ALTER TABLE ONLY public.search_terms
     ADD CONSTRAINT search_terms_pkey PRIMARY KEY (shard, account_id, term);
 
@@ -589,6 +623,8 @@ CREATE INDEX idempotency_keys_age ON ONLY public.idempotency_keys USING btree (c
 
 CREATE INDEX likers_id ON ONLY public.likers USING btree (shard, post_id, id);
 
+CREATE INDEX likers_newest ON ONLY public.likers USING btree (id) INCLUDE (post_id);
+
 CREATE INDEX mail_tokens_expiry ON ONLY public.mail_tokens USING btree (expires_at);
 
 CREATE INDEX media_pending ON ONLY public.media USING btree (shard, id) WHERE (status = 'pending'::text);
@@ -626,6 +662,10 @@ CREATE INDEX reports_reporter ON ONLY public.reports USING btree (reporter_id, i
 CREATE INDEX requesters_id ON ONLY public.requesters USING btree (shard, followee_id, id);
 
 CREATE INDEX saves_id ON ONLY public.saves USING btree (shard, account_id, id);
+
+CREATE INDEX scheduled_posts_author ON ONLY public.scheduled_posts USING btree (shard, author_id, post_id, place);
+
+CREATE INDEX scheduled_posts_post ON ONLY public.scheduled_posts USING btree (shard, post_id) WHERE (post_id IS NOT NULL);
 
 CREATE INDEX search_terms_prefix ON ONLY public.search_terms USING btree (level, term);
 

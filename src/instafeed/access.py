@@ -12,7 +12,7 @@ from instafeed.storage import locks
 from instafeed.storage import posts as post_rows
 from instafeed.storage import relations as relation_rows
 from instafeed.storage.database import Connection
-from instafeed.visibility import listed, visible
+from instafeed.visibility import listed, posts_visible, visible
 
 RowT = TypeVar("RowT")
 ItemT = TypeVar("ItemT")
@@ -143,8 +143,12 @@ async def page(
     return await filled(some, shown, position=below, limit=limit)
 
 
-async def page_of_posts(connection: Connection, viewer: Viewer, fetch: Fetch, *, below: int, limit: int) -> Page[Post]:
-    """A page of a list of posts, without those that the viewer may not see; `fetch` gives (place, post id)."""
+async def page_of_posts(
+    connection: Connection, viewer: Viewer, fetch: Fetch, *, below: int, limit: int, rule: Rule = posts_visible
+) -> Page[Post]:
+    """A page of a list of posts, without those that the viewer may not see, and of authors whose posts are not for the viewer by
+    this rule; `fetch` gives (place, post id).
+    """
 
     async def some(position: int, size: int) -> list[tuple[int, int]]:
         return await fetch(below=position, limit=size)
@@ -152,11 +156,12 @@ async def page_of_posts(connection: Connection, viewer: Viewer, fetch: Fetch, *,
     async def shown(found: list[tuple[int, int]]) -> list[tuple[int, Post]]:
         posts = await post_rows.get_many(connection, [post_id for _, post_id in found])
         relations = await relation_rows.get_many(connection, me, {post.author.id for post in posts.values()})
-        return [
-            (id_, posts[post_id])
-            for id_, post_id in found
-            if post_id in posts and visible(posts[post_id], me, relations[posts[post_id].author.id])
-        ]
+
+        def for_viewer(post: Post) -> bool:
+            relation = relations[post.author.id]
+            return visible(post, me, relation) and rule(post.author, me, relation)
+
+        return [(id_, posts[post_id]) for id_, post_id in found if post_id in posts and for_viewer(posts[post_id])]
 
     me = viewer.account_id
     return await filled(some, shown, position=below, limit=limit)

@@ -29,7 +29,7 @@ class Added:
 async def write(connection: Connection, viewer: Viewer, post_id: int, caption: str) -> Added:
     """Keep what the caption of the viewer's post names from now on, in the running transaction."""
     before, published = await caption_rows.lock(connection, post_id)
-    after = Named(tuple(entities.tags_in(caption)), await mentions_in(connection, viewer, caption, before.mentions))
+    after = await named_in(connection, viewer, caption, before.mentions)
     if after != before:
         await caption_rows.set_named(connection, post_id, after)
     if not published:
@@ -37,6 +37,11 @@ async def write(connection: Connection, viewer: Viewer, post_id: int, caption: s
     await _index(connection, post_id, viewer.account_id, before.tags, after.tags)
     old, new = [{mention.account_id for mention in named.mentions} for named in (before, after)]
     return Added({*after.tags}.difference(before.tags), new - old)
+
+
+async def named_in(connection: Connection, viewer: Viewer, caption: str, before: tuple[Mention, ...] = ()) -> Named:
+    """What a caption of the viewer's names now; `before` is whom it mentioned already."""
+    return Named(tuple(entities.tags_in(caption)), await mentions_in(connection, viewer, caption, before))
 
 
 async def publish(connection: Connection, author_id: int, post_id: int) -> None:

@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("--status", action="store_true", help="say what is applied, change nothing")
     migrate.set_defaults(run=_migrate)
 
-    admin = commands.add_parser("admin", help="say who is an admin, suspend accounts, sweep photos, see deletions")
+    admin = commands.add_parser(
+        "admin", help="say who is an admin, suspend accounts, sweep photos, check counters, see deletions"
+    )
     actions = admin.add_subparsers(required=True, metavar="ACTION")
     for action, text in _ADMIN.items():
         parser_of_action = actions.add_parser(action, help=text)
@@ -84,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--dry-run", action="store_true", help="say what is found, change nothing")
     sweep.add_argument("--all", action="store_true", help="delete objects without a row even where most have none")
     sweep.set_defaults(run=_sweep)
+    counters = actions.add_parser(
+        "counters", help="find counters that differ from what they count, and halves of edges"
+    )
+    counters.add_argument("--mend", action="store_true", help="set right what is found; else nothing is changed")
+    counters.set_defaults(run=_counters)
     departures = actions.add_parser("departures", help="say how far the deletion of accounts is that left")
     departures.set_defaults(run=_departures)
 
@@ -262,6 +269,29 @@ def _sweep(options: argparse.Namespace) -> int:
         return 1
     sys.stdout.write(f"{found.total()} found{', nothing changed' if options.dry_run else ''}\n")
     return 0
+
+
+def _counters(options: argparse.Namespace) -> int:
+    from instafeed.drift import Check  # noqa: PLC0415
+    from instafeed.errors import InstafeedError  # noqa: PLC0415
+    from instafeed.resources import open_resources  # noqa: PLC0415
+
+    def tell(line: str) -> None:
+        sys.stdout.write(line + "\n")
+
+    async def run() -> int:
+        async with open_resources(Settings.from_environ(os.environ)) as res:
+            check = Check(res, mend=options.mend, tell=tell)
+            await check.whole()
+            return check.found.total()
+
+    try:
+        found = asyncio.run(run())
+    except InstafeedError as error:
+        _say(error.detail)
+        return 1
+    sys.stdout.write(f"{found} found{', mended' if options.mend else ', nothing changed'}\n")
+    return 1 if found and not options.mend else 0
 
 
 def _departures(_: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from instafeed import (
     posts,
     preferences,
     saves,
+    scheduled,
     sessions,
     telemetry,
 )
@@ -259,6 +260,7 @@ def _lists(res: Resources, export: Export) -> dict[str, _Pages]:
         "account": _account(res, me),
         "photos": _told(_pages_of_media(res, me)),
         "posts": _pages(partial(posts.page_of_author, res, viewer, me), _post),
+        "scheduled": _scheduled(res, viewer),
         "likes": _likes(res, me),
         "saves": _pages(partial(saves.page, res, viewer), lambda view: {"post_id": str(view.post.id)}),
         "comments": _comments(res, me),
@@ -326,6 +328,14 @@ async def _followed_tags(res: Resources, account_id: int) -> _Pages:
     async with res.db.acquire() as connection:
         found = await followed_rows.page(connection, account_id, below=MAX_ID, limit=FOLLOWED_MAX)
     yield [{"name": tag, "since": _time(made_at(id_))} for id_, tag in found]
+
+
+async def _scheduled(res: Resources, viewer: Viewer) -> _Pages:
+    above: int | None = 0
+    while above is not None:
+        found = await scheduled.page(res, viewer, above=above, limit=_PAGE)
+        yield [_post(view) | {"publish_at": _time(view.post.publish_at)} for view in found.items]
+        above = found.next
 
 
 async def _comments(res: Resources, account_id: int) -> _Pages:
@@ -417,6 +427,7 @@ def _media(media: Media) -> _Json:
     return {
         "id": str(media.id),
         "post_id": str(media.post_id) if media.post_id and media.post_id > 0 else None,
+        "is_avatar": media.post_id is not None and media.post_id < 0,
         "status": media.status.value,
         "alt_text": media.alt_text,
         "content_type": media.content_type,

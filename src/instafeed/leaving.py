@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from instafeed import comments, credentials, posts, telemetry
+from instafeed import comments, credentials, posts, scheduled, telemetry
 from instafeed.changes import Change, transact
 from instafeed.ids import MAX_ID, shard_of
 from instafeed.models import Viewer
@@ -21,6 +21,7 @@ from instafeed.storage import accounts as account_rows
 from instafeed.storage import belongings, counters, locks, outbox
 from instafeed.storage import comments as comment_rows
 from instafeed.storage import posts as post_rows
+from instafeed.storage import scheduled_posts as scheduled_rows
 from instafeed.storage.belongings import Departure, Edges, Rows
 from instafeed.storage.blobs import original_key, rendition_prefix
 from instafeed.storage.database import Connection
@@ -213,6 +214,17 @@ async def _posts(res: Resources, account_id: int) -> bool:
     return bool(found)
 
 
+async def _scheduled(res: Resources, account_id: int) -> bool:
+    async def body(connection: Connection) -> int:
+        await account_rows.lock(connection, [account_id])
+        waiting = await scheduled_rows.of_author(connection, account_id, limit=_POSTS)
+        for one in waiting:
+            await scheduled.drop(connection, one)
+        return len(waiting)
+
+    return bool(await res.db.transact(body))
+
+
 async def _stored_in(table: str, kind: Kind, res: Resources, account_id: int) -> bool:
     """Forget photos that no post has, uploads or exports; whoever is still making one finds its row gone."""
 
@@ -246,6 +258,7 @@ _STEPS: tuple[Step, ...] = (
     _likes,
     _comments,
     _posts,
+    _scheduled,  # their photos go with those that no post has
     partial(_stored_in, "uploads", Kind.DISCARD),  # before the photos that they become
     partial(_stored_in, "media", Kind.DISCARD),
     partial(_stored_in, "exports", Kind.EXPORT),

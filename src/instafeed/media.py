@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from instafeed import posts, telemetry
@@ -317,7 +318,7 @@ async def post(
     post_id: int,
     body: AsyncIterator[bytes],
     *,
-    texts: Callable[[], tuple[str, str]],
+    texts: Callable[[], tuple[str, str, datetime | None]],
     camera_facts: bool = False,
 ) -> PostView:
     """Stream a photo in and post it: both, or neither.
@@ -327,18 +328,19 @@ async def post(
         viewer: its author.
         post_id: the id to give both; where they are there already, they are found again.
         body: the photo's bytes, as for `receive`.
-        texts: gives caption and alternative text, and is asked when `body` has ended.
+        texts: gives caption, alternative text, and when to publish it if not now; is asked when `body` has ended.
         camera_facts: as for `receive`.
 
     Raises:
         MediaTooLarge, MediaUnsupported, MediaIncomplete: the photo is not taken.
+        Invalid, Conflict: the post cannot be published at that time.
         Unavailable: it could not be stored.
     """
 
     async def commit(connection: Connection) -> None:
-        caption, alt_text = texts()
+        caption, alt_text, publish_at = texts()
         photos = [PhotoOfPost(post_id, alt_text)]
-        await posts.add(res, connection, viewer, post_id, caption=caption, photos=photos)
+        await posts.add(res, connection, viewer, post_id, caption=caption, photos=photos, publish_at=publish_at)
 
     await receive(res, viewer, post_id, body, size=None, sha256=None, camera_facts=camera_facts, commit=commit)
     return await posts.get(res, viewer, post_id)

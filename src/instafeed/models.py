@@ -229,6 +229,8 @@ class Post:
     caption: str
     published_at: datetime | None
     edited_at: datetime | None = None
+    publish_at: datetime | None = None
+    """Of one that waits for this time, and is its author's until then."""
     media: tuple[Media, ...] = ()
     tags: tuple[str, ...] = ()
     """Folded."""
@@ -292,6 +294,19 @@ class PhotoOfPost:
 
     media_id: int
     alt_text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PostChanges:
+    """What an author changes of a post; None leaves as it is."""
+
+    caption: str | None = None
+    alt_texts: list[PhotoOfPost] = field(default_factory=list)
+    """Of those photos that get another text."""
+    media_ids: list[int] | None = None
+    """All of its photos, in another order."""
+    publish_at: datetime | None = None
+    publish_now: bool = False
 
 
 @dataclass(frozen=True, slots=True)

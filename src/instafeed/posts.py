@@ -1,24 +1,28 @@
 """Posting, editing posts, and taking them back."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from dataclasses import replace
+from datetime import datetime
 
-from instafeed import access, captions, notifications, reactions
+from instafeed import access, captions, notifications, reactions, scheduled
 from instafeed.changes import Change, transact
-from instafeed.errors import FieldError, Invalid, MediaUnusable, NotFound
+from instafeed.errors import FieldError, Invalid, MediaUnusable, NotFound, Unavailable
 from instafeed.ids import shard_of
-from instafeed.models import ActivityKind, EventType, Page, PhotoOfPost, PostView, Viewer
+from instafeed.models import ActivityKind, EventType, Media, Page, PhotoOfPost, PostChanges, PostView, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import accounts as account_rows
 from instafeed.storage import activity as activity_rows
 from instafeed.storage import comments as comment_rows
-from instafeed.storage import counters, locks
+from instafeed.storage import counters, locks, outbox
 from instafeed.storage import likes as like_rows
 from instafeed.storage import media as media_rows
 from instafeed.storage import posts as post_rows
 from instafeed.storage import relations as relation_rows
 from instafeed.storage import saves as save_rows
+from instafeed.storage import scheduled_posts as scheduled_rows
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
+from instafeed.storage.scheduled_posts import ScheduledPost
 from instafeed.visibility import posts_visible, visible
 from instafeed.work import FollowUp, note
 
@@ -28,7 +32,15 @@ _CHUNKS = 50
 """Times that one job does so; another one goes on."""
 
 
-async def create(res: Resources, viewer: Viewer, post_id: int, *, caption: str, photos: list[PhotoOfPost]) -> PostView:
+async def create(
+    res: Resources,
+    viewer: Viewer,
+    post_id: int,
+    *,
+    caption: str,
+    photos: list[PhotoOfPost],
+    publish_at: datetime | None = None,
+) -> PostView:
     """Make a post of the viewer's photos. It is published at once if they are ready, else as soon as they are.
 
     Args:
@@ -37,13 +49,16 @@ async def create(res: Resources, viewer: Viewer, post_id: int, *, caption: str, 
         post_id: the id to give it; where the author's post is there already, it is found again.
         caption: may be empty.
         photos: 1 to 10, in their order.
+        publish_at: when to publish it, under another id; it is its author's alone until then.
 
     Raises:
         MediaUnusable: a photo is missing, failed, somebody else's, another post's, or there twice; says which.
+        Invalid: the time is past, or too far away.
+        Conflict: too many posts of the viewer's wait for their time.
     """
 
     async def body(connection: Connection) -> int | None:
-        return await add(res, connection, viewer, post_id, caption=caption, photos=photos)
+        return await add(res, connection, viewer, post_id, caption=caption, photos=photos, publish_at=publish_at)
 
     entry = await res.db.transact(body)
     if entry is not None:
@@ -52,13 +67,24 @@ async def create(res: Resources, viewer: Viewer, post_id: int, *, caption: str, 
 
 
 async def add(
-    res: Resources, connection: Connection, viewer: Viewer, post_id: int, *, caption: str, photos: list[PhotoOfPost]
+    res: Resources,
+    connection: Connection,
+    viewer: Viewer,
+    post_id: int,
+    *,
+    caption: str,
+    photos: list[PhotoOfPost],
+    publish_at: datetime | None = None,
 ) -> int | None:
     """What `create` does, in the running transaction; returns the fan-out to ring for, if it is published at once."""
     await access.lock_self(connection, viewer)
-    if not await post_rows.insert(connection, post_id, author_id=viewer.account_id, caption=caption):
+    if publish_at is not None:
+        if not await scheduled.add(res, connection, viewer, post_id, caption=caption, publish_at=publish_at):
+            return None
+    elif await post_rows.insert(connection, post_id, author_id=viewer.account_id, caption=caption):
+        await captions.write(connection, viewer, post_id, caption)
+    else:
         return None
-    await captions.write(connection, viewer, post_id, caption)
     claimed = await media_rows.claim(connection, post_id, viewer.account_id, photos)
     ids = [photo.media_id for photo in photos]
     unusable = tuple(
@@ -72,7 +98,9 @@ async def add(
 
 
 async def publish_when_ready(res: Resources, connection: Connection, post_id: int) -> int | None:
-    """Publish the post in the running transaction if all of its photos are ready; returns the fan-out to ring for."""
+    """Publish the post in the running transaction if all of its photos are ready; returns the fan-out to ring for. One that
+    waits for its time is none yet.
+    """
     author_id = await post_rows.publish_if_ready(connection, post_id)
     if author_id is None:
         return None
@@ -82,14 +110,46 @@ async def publish_when_ready(res: Resources, connection: Connection, post_id: in
     return await note(res, connection, shard_of(author_id), Kind.FAN_OUT, payload)
 
 
+async def publish_scheduled(res: Resources, entry: Entry) -> list[FollowUp]:
+    """Job: publish a post whose time has come."""
+
+    async def body(connection: Connection) -> int | None:
+        waiting = await scheduled_rows.get(connection, entry.payload["scheduled"])
+        if waiting is None or not await account_rows.lock(connection, [waiting.author_id]):
+            return None
+        waiting = await scheduled_rows.get(connection, waiting.id)
+        # It may have been published, or got another time, for which another entry waits.
+        if waiting is None or waiting.post_id is not None or waiting.entry_id != entry.id:
+            return None
+        return await _publish(res, connection, waiting)
+
+    fan_out = await res.db.transact(body)
+    if fan_out is not None:
+        await res.queue.ring(Kind.FAN_OUT, fan_out)
+    return []
+
+
+async def _publish(res: Resources, connection: Connection, waiting: ScheduledPost) -> int | None:
+    """Make a post of one that waits and is locked, as if it were posted now; returns the fan-out to ring for."""
+    post_id = res.ids.next(shard_of(waiting.author_id))
+    if not await post_rows.insert(connection, post_id, author_id=waiting.author_id, caption=waiting.caption):
+        raise Unavailable("Ask again in a moment.", retry_after=1)  # two processes made the same id
+    await captions.write(connection, Viewer(waiting.author_id, 0, ""), post_id, waiting.caption)
+    await media_rows.hand_over(connection, waiting.id, post_id)
+    await scheduled_rows.update(connection, replace(waiting, post_id=post_id))
+    return await publish_when_ready(res, connection, post_id)
+
+
 async def get(res: Resources, viewer: Viewer, post_id: int) -> PostView:
-    """A post.
+    """A post; by the id under which it waited for its time too, for its author.
 
     Raises:
         NotFound: there is none that the viewer may see.
     """
     async with res.db.acquire() as connection:
         post = (await post_rows.get_many(connection, [post_id])).get(post_id)
+        if post is None:
+            post = await scheduled.find(connection, viewer, post_id)
         if post is None:
             raise NotFound
         relation = await relation_rows.get(connection, viewer.account_id, post.author.id)
@@ -98,59 +158,92 @@ async def get(res: Resources, viewer: Viewer, post_id: int) -> PostView:
         return (await reactions.views(connection, viewer, [post]))[0]
 
 
-async def edit(
-    res: Resources, viewer: Viewer, post_id: int, *, caption: str | None, alt_texts: list[PhotoOfPost]
-) -> PostView:
-    """Change the texts of the viewer's post; no read that begins after this shows the old ones.
-
-    Args:
-        res: the resources.
-        viewer: its author.
-        post_id: which post.
-        caption: None to leave it as it is.
-        alt_texts: those of its photos that get another text.
+async def edit(res: Resources, viewer: Viewer, post_id: int, changes: PostChanges) -> PostView:
+    """Change the texts of the viewer's post, the order of its photos, or the time for which it waits; no read that begins
+    after this shows what was before.
 
     Raises:
         NotFound: the viewer has no such post.
-        Invalid: a photo is not the post's, or is there twice; says which.
+        Invalid: a photo is not the post's, or is there twice, or is missing in the order; or the post cannot have the time.
     """
 
-    async def body(change: Change) -> None:
+    async def body(change: Change) -> int | None:
         connection = change.connection
-        if not await post_rows.lock(connection, post_id, viewer.account_id):
-            raise NotFound
-        post = (await post_rows.get_many(connection, [post_id]))[post_id]
-        texts = {photo.id: photo.alt_text for photo in post.media}
-        _must_be_its_photos(alt_texts, texts)
-        edited = [photo for photo in alt_texts if texts[photo.media_id] != photo.alt_text]
-        if not edited and caption in {None, post.caption}:
-            return
-        await change.hold_posts(post_id)
-        if caption is not None:
-            added = await captions.write(connection, viewer, post_id, caption)
-            entry_id, me = res.ids.next(shard_of(post_id)), viewer.account_id
-            await notifications.tell(
-                change, added.accounts, ActivityKind.MENTION, entry_id, actor_id=me, subject_id=post_id
-            )
-            if added.tags:
-                payload = {"author": me, "above": post_id - 1, "up_to": post_id}
-                await change.note(shard_of(post_id), Kind.TAG, payload)
-        await post_rows.edit(connection, post_id, caption=post.caption if caption is None else caption)
-        await media_rows.set_alt_texts(connection, post_id, edited)
+        waiting = await scheduled.lock(connection, viewer, post_id)
+        if waiting is not None and waiting.post_id is None:
+            return await _edit_scheduled(res, connection, waiting, changes)
+        await _edit(res, change, viewer, (waiting and waiting.post_id) or post_id, changes)
+        return None
 
-    await transact(res, body)
+    fan_out = await transact(res, body)
+    if fan_out is not None:
+        await res.queue.ring(Kind.FAN_OUT, fan_out)
     return await get(res, viewer, post_id)
 
 
-def _must_be_its_photos(given: list[PhotoOfPost], own: Container[int]) -> None:
-    ids = [photo.media_id for photo in given]
-    wrong = tuple(
-        FieldError(f"/alt_texts/{index}/id", "Not a photo of this post, or one that was named before.")
+async def _edit(res: Resources, change: Change, viewer: Viewer, post_id: int, changes: PostChanges) -> None:
+    connection = change.connection
+    if not await post_rows.lock(connection, post_id, viewer.account_id):
+        raise NotFound
+    post = (await post_rows.get_many(connection, [post_id]))[post_id]
+    edited = _photos_edited(changes, post.media)
+    if changes.publish_at is not None:
+        raise _invalid((FieldError("/publish_at", "Only a post that waits for its time can get another one."),))
+    if edited == list(post.media) and changes.caption in {None, post.caption}:
+        return
+    await change.hold_posts(post_id)
+    if changes.caption is not None:
+        added = await captions.write(connection, viewer, post_id, changes.caption)
+        entry_id, me = res.ids.next(shard_of(post_id)), viewer.account_id
+        await notifications.tell(
+            change, added.accounts, ActivityKind.MENTION, entry_id, actor_id=me, subject_id=post_id
+        )
+        if added.tags:
+            await change.note(shard_of(post_id), Kind.TAG, {"author": me, "above": post_id - 1, "up_to": post_id})
+    await post_rows.edit(connection, post_id, caption=post.caption if changes.caption is None else changes.caption)
+    await media_rows.arrange(connection, post_id, edited)
+
+
+async def _edit_scheduled(
+    res: Resources, connection: Connection, waiting: ScheduledPost, changes: PostChanges
+) -> int | None:
+    photos = (await media_rows.of_posts(connection, [waiting.id])).get(waiting.id, ())
+    await media_rows.arrange(connection, waiting.id, _photos_edited(changes, photos))
+    if changes.caption is not None:
+        waiting = replace(waiting, caption=changes.caption)
+        await scheduled_rows.update(connection, waiting)
+    if changes.publish_at is not None:
+        await scheduled.move(res, connection, waiting, changes.publish_at)
+    if changes.publish_now:
+        await outbox.cancel(connection, waiting.entry_id)
+        return await _publish(res, connection, waiting)
+    return None
+
+
+def _photos_edited(changes: PostChanges, photos: Sequence[Media]) -> list[Media]:
+    """The photos of a post with their new texts, in their new order."""
+    own = {photo.id: photo for photo in photos}
+    order = list(own) if changes.media_ids is None else changes.media_ids
+    named = [photo.media_id for photo in changes.alt_texts]
+    wrong = _not_its_photos("/alt_texts/{}/id", named, own) + _not_its_photos("/media_ids/{}", order, own)
+    if len(order) < len(own):
+        wrong += (FieldError("/media_ids", "Must have all photos of the post."),)
+    if wrong:
+        raise _invalid(wrong)
+    own |= {photo.media_id: replace(own[photo.media_id], alt_text=photo.alt_text) for photo in changes.alt_texts}
+    return [own[id_] for id_ in order]
+
+
+def _not_its_photos(pointer: str, ids: list[int], own: Container[int]) -> tuple[FieldError, ...]:
+    return tuple(
+        FieldError(pointer.format(index), "Not a photo of this post, or one that was named before.")
         for index, id_ in enumerate(ids)
         if id_ not in own or id_ in ids[:index]
     )
-    if wrong:
-        raise Invalid("Some fields are not valid.", errors=wrong)
+
+
+def _invalid(errors: tuple[FieldError, ...]) -> Invalid:
+    return Invalid("Some fields are not valid.", errors=errors)
 
 
 async def delete(res: Resources, viewer: Viewer, post_id: int) -> None:
@@ -161,7 +254,11 @@ async def delete(res: Resources, viewer: Viewer, post_id: int) -> None:
     """
 
     async def body(change: Change) -> None:
-        if not await remove(change, post_id, viewer.account_id):
+        waiting = await scheduled.lock(change.connection, viewer, post_id)
+        if waiting is not None and waiting.post_id is None:
+            await scheduled.drop(change.connection, waiting)
+            await _discard_photos(change, viewer.account_id, post_id, published=False)
+        elif not await remove(change, (waiting and waiting.post_id) or post_id, viewer.account_id):
             raise NotFound
 
     await transact(res, body)
@@ -178,12 +275,17 @@ async def remove(change: Change, post_id: int, author_id: int) -> bool:
         await activity_rows.remove(connection, author_id, kind, subject_id=post_id, actor_id=activity_rows.MANY)
     published = await post_rows.delete(connection, post_id, author_id)
     await change.hold_posts(post_id)
-    keys = await media_rows.delete_of_post(connection, post_id)
+    await scheduled_rows.delete_of_post(connection, post_id)
     if published:
         await account_rows.count(connection, {author_id: (-1, 0, 0)})
+    await _discard_photos(change, author_id, post_id, published=bool(published))
+    return True
+
+
+async def _discard_photos(change: Change, author_id: int, post_id: int, *, published: bool) -> None:
+    keys = await media_rows.delete_of_post(change.connection, post_id)
     payload = {"post": post_id, "author": author_id, "object_keys": keys, "published": published}
     await change.note(shard_of(post_id), Kind.RETRACT, payload)
-    return True
 
 
 async def retract(res: Resources, entry: Entry) -> list[FollowUp]:

@@ -41,6 +41,14 @@ async def ring(res: Resources) -> None:
     telemetry.OUTBOX_DEAD.set(dead)
 
 
+async def publish(res: Resources) -> None:
+    """Ring for every scheduled post whose time has come."""
+    async with res.db.acquire() as connection:
+        due = await outbox.ring_late(connection, kinds=[Kind.PUBLISH], limit=_RING_AT_ONCE)
+    for kind, entry_id in due:
+        await res.queue.ring(kind, entry_id)
+
+
 async def heal(res: Resources) -> None:
     """After Redis was restarted or has failed over, deliver again what it may have forgotten.
 

@@ -38,6 +38,14 @@ def public(account: Account) -> bool:
     return not (account.is_private or account.suspended)
 
 
+def explorable(account: Account, viewer_id: int, relation: Relation) -> bool:
+    """Whether explore shows the viewer the account's posts: those of public accounts, but for what the home feed shows anyway,
+    or leaves out at the viewer's wish.
+    """
+    known = account.id == viewer_id or relation.following or relation.muting
+    return not known and public(account) and listed(account, viewer_id, relation)
+
+
 def visible(post: Post, viewer_id: int, relation: Relation) -> bool:
     """Whether the viewer, who stands so to its author, may see the post: once it is published; its author always."""
     if post.author.id == viewer_id:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -268,6 +269,19 @@ async def test_real_answers_are_as_promised(call: Call, sign_up: SignUp) -> None
     await call(204, author, "DELETE", f"/v1/accounts/{asking.id}/mute")
     for path in ("/v1/limits", "/livez", "/readyz", "/metrics"):
         await call(200, None, "GET", path)
+
+
+async def test_answers_about_posts_that_wait_and_about_explore_are_as_promised(call: Call, sign_up: SignUp) -> None:
+    author = await sign_up()
+    waits = {"media": [{"id": (await author.upload())["id"]}], "publish_at": "2999-01-01T00:00:00Z"}
+    await call(422, author, "POST", "/v1/posts", json=waits)
+    waits["publish_at"] = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    scheduled = await call(201, author, "POST", "/v1/posts", json=waits)
+    await call(200, author, "GET", "/v1/me/scheduled")
+    await call(200, author, "PATCH", f"/v1/posts/{scheduled['id']}", json={"publish_at": None})
+    await call(200, author, "GET", f"/v1/posts/{scheduled['id']}")
+    await call(200, author, "GET", "/v1/explore")
+    await call(422, author, "GET", "/v1/explore", params={"cursor": "forged"})
 
 
 @pytest.mark.usefixtures("workers")

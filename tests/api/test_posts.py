@@ -214,6 +214,7 @@ async def test_an_edited_post_has_its_new_texts_and_says_when(ada: Client) -> No
     path = f"/v1/posts/{post['id']}"
     # What changes nothing is no edit.
     same: list[dict[str, Any]] = [{}, {"caption": "before"}, {"alt_texts": [{"id": ids[0], "alt_text": "before"}]}]
+    same += [{"media_ids": ids}, {"publish_at": None}]
     for changes in same:
         assert (await ada.call("PATCH", path, json=changes))["edited_at"] is None
     edited = await ada.call("PATCH", path, json={"caption": " after "})
@@ -231,8 +232,17 @@ async def test_an_edited_post_has_its_new_texts_and_says_when(ada: Client) -> No
 async def test_an_edit_is_seen_in_feeds_at_once(sign_up: SignUp) -> None:
     author, fan = await sign_up(), await sign_up()
     await fan.follow(author)
-    post = await author.post("before")
+    post = await author.post("before", photos=2)
     await fan.sees(post["id"])
+    assert len(post["media"]) == 2
+    order = [photo["id"] for photo in post["media"]]
+    for _ in range(2):
+        order.reverse()
+        await author.call("PATCH", f"/v1/posts/{post['id']}", json={"media_ids": order})
+        for path in ("/v1/feed", f"/v1/accounts/{author.id}/posts"):
+            [seen] = (await fan.call("GET", path))["items"]
+            assert [photo["id"] for photo in seen["media"]] == order
+            assert seen["edited_at"]
     for caption in ("once", "twice"):
         await author.call("PATCH", f"/v1/posts/{post['id']}", json={"caption": caption})
         for path in ("/v1/feed", f"/v1/accounts/{author.id}/posts"):
@@ -250,8 +260,9 @@ async def test_only_its_author_edits_a_post(ada: Client, bob: Client) -> None:
 
 
 async def test_an_edit_of_another_form_is_refused_whole(ada: Client, bob: Client) -> None:
-    post = await ada.post("mine")
-    own, other = post["media"][0]["id"], (await ada.post())["media"][0]["id"]
+    post = await ada.post("mine", photos=2)
+    own, second = [photo["id"] for photo in post["media"]]
+    other = (await ada.post())["media"][0]["id"]
 
     def texts(*ids: str) -> dict[str, Any]:
         return {"caption": "new", "alt_texts": [{"id": id_, "alt_text": "new"} for id_ in ids]}
@@ -266,6 +277,13 @@ async def test_an_edit_of_another_form_is_refused_whole(ada: Client, bob: Client
         ({"alt_texts": [{"id": own}]}, ["/alt_texts/0/alt_text"]),
         ({"alt_texts": [{"id": own, "alt_text": "a" * 1501}]}, ["/alt_texts/0/alt_text"]),
         (texts(*[own] * 11), ["/alt_texts"]),
+        ({"media_ids": []}, ["/media_ids"]),
+        ({"media_ids": [second]}, ["/media_ids"]),
+        ({"media_ids": [own, own]}, ["/media_ids/1"]),
+        ({"media_ids": [second, own, other]}, ["/media_ids/2"]),
+        ({"media_ids": None}, ["/media_ids"]),
+        ({"publish_at": "2099-01-01T00:00:00"}, ["/publish_at"]),
+        ({"publish_at": "2026-12-24T18:00:00+01:00"}, ["/publish_at"]),
         ({"media": []}, ["/media"]),
         ({"published_at": None}, ["/published_at"]),
     ]

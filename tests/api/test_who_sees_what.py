@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from instafeed import accounts, posts
+from instafeed import accounts, explore, posts
 from instafeed.ids import shard_of
 from instafeed.models import EventType, Viewer
 from instafeed.resources import Resources
@@ -25,18 +25,21 @@ NAMED = {"listed", "liker", "commenter", "mentioned", "mentioned in feed", "foun
 COMPANY = NAMED | {"follow", "mute", "block", "told of like"}
 REPORTS = {"report", "report post", "report comment"}
 TOLD = {"feed", "told", "told later"}
+EXPLORED = {"explored"}
+"""To whom the author is a stranger."""
 ALL = PROFILE | CONTENT | COMPANY | REPORTS | TOLD
+OTHERS = ALL - TOLD
 
 # What each kind of viewer sees of an account; everything else answers like what does not exist, or is left out.
 PUBLIC: dict[str, set[str]] = {
-    "stranger": ALL - TOLD,
+    "stranger": OTHERS | EXPLORED,
     "follower": ALL,
-    "muter": ALL - TOLD - {"told of like", "feed by tag"},
-    "former follower": ALL - TOLD,
-    "removed follower": ALL - TOLD,
+    "muter": OTHERS - {"told of like", "feed by tag"},
+    "former follower": OTHERS | EXPLORED,
+    "removed follower": OTHERS | EXPLORED,
     "blocked": set(),
     "blocker": PROFILE | {"block", "report"},
-    "formerly blocked": ALL - TOLD,
+    "formerly blocked": OTHERS | EXPLORED,
     "follower of a suspended account": set(),
     "follower of a returned account": ALL,
     "follower of somebody who left": set(),
@@ -86,6 +89,8 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
     await author.follow(friend)
     await viewer.follow(marker)
     await author.call("PUT", f"/v1/posts/{made[1]['id']}/like")
+    await friend.call("PUT", f"/v1/posts/{made[0]['id']}/like")
+    await explore.rank(res)
     comments = [
         await who.call("POST", f"/v1/posts/{post['id']}/comments", 201, json={"text": "Nice"})
         for who, post in zip((friend, author), made, strict=True)
@@ -212,6 +217,8 @@ async def seen(there: Scene, res: Resources) -> set[str]:  # noqa: PLR0912, PLR0
         found.add("counted")
     if (await viewer.call("GET", "/v1/search/tags", params={"q": there.tag}))["items"]:
         found.add("tag found")
+    if there.post_id in await viewer.walk("/v1/explore", 100):
+        found.add("explored")
     page = await viewer.call("GET", "/v1/search/accounts", params={"q": author.account["username"]})
     if author.id in [account["id"] for account in page["items"]]:
         found.add("found")

@@ -20,6 +20,7 @@ from tests.bench import (
     delay,
     django_join,
     event_streams,
+    explore,
     fan_out,
     feed_read,
     growth,
@@ -45,6 +46,7 @@ BENCHES: dict[str, Bench] = {
     "search": search.bench,
     "likes": likes.bench,
     "activity": activity.bench,
+    "explore": explore.bench,
 }
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[2] / "docs" / "feed-growth.svg"

@@ -21,7 +21,7 @@ from instafeed import (
 from instafeed.entities import tags_in
 from instafeed.ids import MAX_ID, IdMaker, shard_of, shard_of_text
 from instafeed.jobs.adapters import VERBS
-from instafeed.models import AccountChanges, Post, Viewer
+from instafeed.models import AccountChanges, Post, PostChanges, Viewer
 from instafeed.resources import Resources
 from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
@@ -154,7 +154,7 @@ class World:
 
     async def edit(self, author: int, post_id: int, caption: str) -> None:
         """Change a post's caption."""
-        await posts.edit(self.res, viewer(author), post_id, caption=caption, alt_texts=[])
+        await posts.edit(self.res, viewer(author), post_id, PostChanges(caption=caption))
 
     async def remove_follower(self, author: int, follower: int) -> None:
         """Make an account follow no more."""

@@ -7,6 +7,9 @@ from tests.feeds.world import World
 _NO_ACCOUNT = {
     "id",
     "post_id",
+    "post_ids",
+    "entry_id",
+    "place",
     "case_id",
     "resource_id",
     "read_id",

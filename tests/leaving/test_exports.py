@@ -51,7 +51,8 @@ async def test_it_holds_what_is_kept_of_its_owner(alone: World, phone: httpx.Asy
     there: Scene = await scene(alone, phone)
     one = there.one
     await alone.settle()
-    await one.upload(large_jpeg(7 << 20))  # more than a part
+    face = await one.upload(large_jpeg(7 << 20))  # more than a part
+    await one.call("PUT", "/v1/me/avatar", json={"media_id": face["id"]})
     await alone.sql("update media set original_deleted_at = now() where post_id = $1 returning 1", int(there.post_id))
     gone = await alone.sql("select object_key from media where post_id = $1 order by id", int(there.post_id))
     await alone.res.blobs.delete([original_key(key) for key in gone])
@@ -82,6 +83,7 @@ async def test_it_holds_what_is_kept_of_its_owner(alone: World, phone: httpx.Asy
     names = {name for name in archive.namelist() if name.startswith("photos/")}
     assert names == {f"photos/{photo['id']}.jpg" for photo in read["photos"]}
     assert {photo for post in read["posts"] for photo in post["photos"]} < {photo["id"] for photo in read["photos"]}
+    assert [photo["id"] for photo in read["photos"] if photo["is_avatar"]] == [face["id"]]
     keys = dict(
         zip(
             *[await alone.sql(f"select {column} from media order by id") for column in ("id", "object_key")],

@@ -5,6 +5,7 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -137,6 +138,9 @@ async def scene(world: World, http: httpx.AsyncClient) -> Scene:
         shard_of(int(one.id)),
         int(one.id),
     )
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    waits = {"media": [{"id": (await one.upload())["id"]}], "publish_at": tomorrow}
+    await one.call("POST", "/v1/posts", 201, json=waits)
     await one.post("the last one")  # nobody has delivered it yet
     await one.feed()
     assert await fan.feed() == [kept["id"], post["id"]]

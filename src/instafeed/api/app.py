@@ -20,6 +20,7 @@ from instafeed.api import (
     docs,
     errors,
     events,
+    explore,
     feeds,
     follow_requests,
     follows,
@@ -95,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
         *graph,
         *(uploads, media, posts),
         *reactions,
-        *(feeds, tags, search, events, activity),
+        *(feeds, tags, search, explore, events, activity),
         *(reports, admin, operations, docs),
     ):
         app.include_router(part.router)

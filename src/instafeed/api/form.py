@@ -1,6 +1,7 @@
 """The form of `POST /v1/posts/form`, parsed as it comes: its photo is passed on and never kept."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import Request
@@ -10,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from instafeed.api.dependencies import resources
 from instafeed.api.media import sent_bytes, sent_length
+from instafeed.api.schemas import TimeIn
 from instafeed.api.text import AltText, Caption
 from instafeed.errors import FieldError, Invalid, MalformedBody
 from instafeed.media import too_large
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 _TEXT_BYTES = 16 * 1024
 _HEADER_BYTES = 4096
 _MORE_BYTES = 128 * 1024  # of a form, besides its photo
-_TEXTS = ("caption", "alt_text")
+_TEXTS = ("caption", "alt_text", "publish_at")
 
 _Piece = tuple[Literal["part", "data", "end"], bytes]
 
@@ -32,6 +34,7 @@ class Fields(BaseModel):
 
     caption: Caption = ""
     alt_text: AltText = ""
+    publish_at: TimeIn | None = None
 
 
 def _validated(texts: dict[str, bytes]) -> Fields:
@@ -87,9 +90,9 @@ class PhotoForm:
         if await self._read_texts():
             raise _invalid("photo", "Is there twice.")
 
-    def texts(self) -> tuple[str, str]:
-        """Caption and alternative text."""
-        return self._fields.caption, self._fields.alt_text
+    def texts(self) -> tuple[str, str, datetime | None]:
+        """Caption, alternative text, and when to publish it."""
+        return self._fields.caption, self._fields.alt_text, self._fields.publish_at
 
     async def _read_texts(self) -> bool:
         """Collect texts up to a photo; False if the form ends first."""

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from instafeed import entities, tags
+from instafeed import entities, scheduled, tags
 from instafeed.api import limits, schemas, strict_json, text
 from instafeed.api.dependencies import MAX_LIMIT, Res
 from instafeed.checks import check_all
@@ -34,6 +34,8 @@ async def get_limits(res: Res) -> schemas.Limits:
         caption_max_characters=text.CAPTION_MAX_CHARACTERS,
         alt_text_max_characters=text.ALT_TEXT_MAX_CHARACTERS,
         comment_max_characters=text.COMMENT_MAX_CHARACTERS,
+        scheduled_posts_max=scheduled.MOST,
+        schedule_max_days=scheduled.DAYS,
         body_max_bytes=strict_json.MAX_BYTES,
         page_max_items=MAX_LIMIT,
         rate_limits=[

@@ -59,22 +59,25 @@ def account_ref(res: Resources, value: models.Account) -> schemas.AccountRef:
     )
 
 
+def _profile(res: Resources, value: models.Account) -> dict[str, Any]:
+    return {
+        "id": value.id,
+        "username": value.username,
+        "display_name": value.display_name,
+        "avatar": avatar(res, value, _SIZES),
+        "bio": value.bio,
+        "website": value.website,
+        "is_private": value.is_private,
+        "post_count": value.post_count,
+        "follower_count": value.follower_count,
+        "following_count": value.following_count,
+        "created_at": models.made_at(value.id),
+    }
+
+
 def account(res: Resources, value: models.Account, viewer: models.Relation | None) -> schemas.Account:
     """An account as the viewer sees it."""
-    return schemas.Account(
-        id=value.id,
-        username=value.username,
-        display_name=value.display_name,
-        avatar=avatar(res, value, _SIZES),
-        bio=value.bio,
-        website=value.website,
-        is_private=value.is_private,
-        post_count=value.post_count,
-        follower_count=value.follower_count,
-        following_count=value.following_count,
-        created_at=models.made_at(value.id),
-        viewer=relation(viewer) if viewer else None,
-    )
+    return schemas.Account(**_profile(res, value), viewer=relation(viewer) if viewer else None)
 
 
 def me(res: Resources, value: models.Account, emails: models.Emails) -> schemas.Me:
@@ -202,6 +205,7 @@ def post(res: Resources, value: models.PostView) -> schemas.Post:
     """A post as the viewer sees it."""
     return schemas.Post(
         **_content(res, value.post),
+        publish_at=value.post.publish_at,
         like_count=value.counts.likes,
         comment_count=value.counts.comments,
         viewer=post_marks(value.viewer),
@@ -217,7 +221,8 @@ class _CountsJson(dict[models.Counts, bytes]):
     def __missing__(self, counts: models.Counts) -> bytes:
         if len(self) >= _MOST_COUNTS:
             self.clear()
-        text = f',"like_count":{counts.likes},"comment_count":{counts.comments},"viewer":'
+        # No page that is made of it has a post that waits for its time.
+        text = f',"publish_at":null,"like_count":{counts.likes},"comment_count":{counts.comments},"viewer":'
         self[counts] = made = text.encode()
         return made
 
@@ -353,20 +358,7 @@ def warning(value: models.AccountWarning) -> schemas.AccountWarning:
 
 def moderated_account(res: Resources, value: models.Account) -> schemas.ModeratedAccount:
     """An account as admins see it."""
-    return schemas.ModeratedAccount(
-        id=value.id,
-        username=value.username,
-        display_name=value.display_name,
-        avatar=avatar(res, value, _SIZES),
-        bio=value.bio,
-        website=value.website,
-        is_private=value.is_private,
-        post_count=value.post_count,
-        follower_count=value.follower_count,
-        following_count=value.following_count,
-        created_at=models.made_at(value.id),
-        suspended=value.suspended,
-    )
+    return schemas.ModeratedAccount(**_profile(res, value), suspended=value.suspended)
 
 
 def case(res: Resources, value: moderation.CaseFile) -> schemas.ReportCase:

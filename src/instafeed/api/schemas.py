@@ -34,6 +34,7 @@ from instafeed.folding import fold
 from instafeed.ids import MAX_ID
 
 _ID = re.compile(r"[1-9][0-9]{0,18}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 PHOTOS_PER_POST = 10
 # RFC 5322's dot-atom: what would have to be quoted no provider gives to anybody.
@@ -103,6 +104,18 @@ def _parse_sha256(value: object) -> bytes:
     return bytes.fromhex(value)
 
 
+def _parse_time(value: object) -> datetime:
+    try:
+        if not isinstance(value, str) or not _TIME.fullmatch(value):
+            raise ValueError
+        time = datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            "is not a time with its offset, as 2026-11-22T10:01:02Z or 2026-11-22T11:01:02+01:00"
+        ) from None
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
 def _format_time(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -118,6 +131,12 @@ Time = Annotated[
     PlainSerializer(_format_time, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T10:01:02.123Z"]}),
 ]
+TimeIn = Annotated[
+    datetime,
+    BeforeValidator(_parse_time),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T18:00:00+01:00"]}),
+]
+"""A time that a client sends, to the millisecond."""
 Username = Annotated[
     str,
     StringConstraints(min_length=1, max_length=100),
@@ -316,6 +335,9 @@ class NewPost(_Request):
     caption: Caption = Field(default="", examples=["Evening at the harbour"])
     media: list[NewPostPhoto] = Field(min_length=1, max_length=PHOTOS_PER_POST)
     """The photos in their order."""
+    publish_at: TimeIn | None = None
+    """When to publish it, at most a year from now; left out or null publishes it now. Until then only you see it, and it has an
+    id of its own: the post that it becomes has another one."""
 
 
 class NewUpload(_Request):
@@ -346,6 +368,10 @@ class PostPatch(_Request):
     """An empty text takes it away."""
     alt_texts: list[AltTextPatch] = Field(default_factory=list, max_length=PHOTOS_PER_POST)
     """Photos that are left out keep their texts."""
+    media_ids: list[IdIn] = Field(default_factory=list, max_length=PHOTOS_PER_POST)
+    """All photos of the post in their new order."""
+    publish_at: TimeIn | None = None
+    """Another time for a scheduled post; null publishes it now."""
 
 
 class ReportSubject(_Request):
@@ -474,8 +500,8 @@ class AccountRef(_Response):
     """The photo that it is shown with, as in lists: `150` (square). Null without one."""
 
 
-class Account(AccountRef):
-    """An account."""
+class _Profile(AccountRef):
+    """What an account shows of itself."""
 
     avatar: list[Rendition] | None
     """The photo that it is shown with: `150` (square), `320` and `640` (whole: show their middle). Null without one."""
@@ -488,6 +514,11 @@ class Account(AccountRef):
     follower_count: int = Field(ge=0, examples=[340])
     following_count: int = Field(ge=0, examples=[56])
     created_at: Time
+
+
+class Account(_Profile):
+    """An account."""
+
     viewer: Relation | None
     """How you stand to it; null for your own account."""
 
@@ -613,7 +644,7 @@ class PostContent(_Response):
     published_at: Time | None
     """When followers could first see it; null while its photos are made ready, when only its author sees it."""
     edited_at: Time | None
-    """When its caption or a text of its photos was last changed; null if never."""
+    """When its caption, a text of its photos or their order was last changed; null if never."""
 
 
 class PostMarks(_Response):
@@ -628,6 +659,8 @@ class PostMarks(_Response):
 class Post(PostContent):
     """A post."""
 
+    publish_at: Time | None
+    """When it will be published, of a scheduled post, which only its author sees; null for any other."""
     like_count: int = Field(ge=0, examples=[128])
     """In your feed it may be a second old."""
     comment_count: int = Field(ge=0, examples=[7])
@@ -799,17 +832,9 @@ class AccountWarningList(_Response):
     """Send it as `cursor` for the next page; null at the end."""
 
 
-class ModeratedAccount(AccountRef):
+class ModeratedAccount(_Profile):
     """An account as admins see it."""
 
-    bio: str = Field(examples=["Wrote the first program."])
-    website: str = Field(examples=["https://example.org/ada"])
-    """Empty without one. Nobody has checked that it is theirs."""
-    is_private: bool = Field(examples=[False])
-    post_count: int = Field(ge=0, examples=[12])
-    follower_count: int = Field(ge=0, examples=[340])
-    following_count: int = Field(ge=0, examples=[56])
-    created_at: Time
     suspended: bool = Field(examples=[False])
 
 
@@ -968,6 +993,10 @@ class Limits(_Response):
     caption_max_characters: int = Field(examples=[2200])
     alt_text_max_characters: int = Field(examples=[1500])
     comment_max_characters: int = Field(examples=[2200])
+    scheduled_posts_max: int = Field(examples=[100])
+    """How many scheduled posts you may have."""
+    schedule_max_days: int = Field(examples=[365])
+    """How far away their times may be."""
     body_max_bytes: int = Field(examples=[131_072])
     """Of every other request."""
     page_max_items: int = Field(examples=[100])

@@ -7,6 +7,7 @@ from instafeed import (
     avatars,
     comments,
     delivery,
+    explore,
     exports,
     follow_requests,
     leaving,
@@ -32,6 +33,7 @@ VERBS: dict[Kind, Body] = {
     Kind.RETRACT: posts.retract,
     Kind.PRUNE: posts.prune,
     Kind.PRUNE_REPLIES: comments.prune_replies,
+    Kind.PUBLISH: posts.publish_scheduled,
     Kind.DISCARD: media.discard,
     Kind.APPROVE: follow_requests.approve_all,
     Kind.MAIL: mails.send,
@@ -58,6 +60,16 @@ def job(kind: Kind) -> Callable[[dict[Any, Any], int], Coroutine[Any, Any, None]
 async def ring_late(ctx: dict[Any, Any]) -> None:
     """Every few seconds: ring for what is late."""
     await sweep.ring(resources(ctx))
+
+
+async def publish(ctx: dict[Any, Any]) -> None:
+    """Every second: see which scheduled posts are to be published."""
+    await sweep.publish(resources(ctx))
+
+
+async def rank(ctx: dict[Any, Any]) -> None:
+    """Every minute: rank what explore shows."""
+    await explore.rank(resources(ctx))
 
 
 async def heal(ctx: dict[Any, Any]) -> None:

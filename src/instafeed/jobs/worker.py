@@ -31,7 +31,9 @@ _AT_ONCE = {"media": 2, "bulk": 3, "exports": 2}
 _AT_ONCE_DEFAULT = 10
 # What killed workers were at stays at the head of their queue for `_JOB_SECONDS`, and must not hide what is behind it.
 _READ_AT_ONCE = 2000
+_EVERY_SECOND = set(range(60))
 _SWEEP_SECONDS = set(range(0, 60, 5))
+_RANK_SECOND = 15
 _CLEAR_MINUTES = set(range(0, 60, 5))
 _LEFTOVERS_MINUTES = set(range(2, 60, 5))
 
@@ -56,6 +58,8 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
     ]
     schedule = [
         cron(adapters.ring_late, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
+        cron(adapters.publish, second=_EVERY_SECOND, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
+        cron(adapters.rank, second=_RANK_SECOND, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
         cron(adapters.heal, second=_SWEEP_SECONDS, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
         cron(adapters.clear, minute=_CLEAR_MINUTES, second=30, timeout=_JOB_SECONDS, keep_result=0, max_tries=1),
         cron(

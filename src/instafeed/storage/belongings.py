@@ -70,6 +70,7 @@ LIKES = Edges("likes", "account_id", "post_id", "likers")
 STEPS = (
     Rows("commented", "account_id"),
     Rows("posts", "author_id"),
+    Rows("scheduled_posts", "author_id"),
     Rows("media", "account_id"),
     Rows("uploads", "account_id"),
     Rows("exports", "account_id"),

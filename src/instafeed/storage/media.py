@@ -222,16 +222,24 @@ async def delete_avatars(connection: Connection, account_id: int, *, but: Iterab
     return [record["object_key"] for record in records]
 
 
-async def set_alt_texts(connection: Connection, post_id: int, photos: Iterable[PhotoOfPost]) -> None:
-    """Set what these photos of the post show."""
+async def arrange(connection: Connection, post_id: int, photos: Iterable[Media]) -> None:
+    """Put the photos of the post, all of which are given, into this order, and set what they show."""
     photos = list(photos)
     await connection.execute(
-        "update media set alt_text = wanted.alt_text from unnest($3::bigint[], $4::text[]) as wanted (id, alt_text)"
+        "update media set position = wanted.position, alt_text = wanted.alt_text"
+        " from unnest($3::bigint[], $4::text[]) with ordinality as wanted (id, alt_text, position)"
         " where media.shard = $1 and media.post_id = $2 and media.id = wanted.id",
         shard_of(post_id),
         post_id,
-        [photo.media_id for photo in photos],
+        [photo.id for photo in photos],
         [photo.alt_text for photo in photos],
+    )
+
+
+async def hand_over(connection: Connection, post_id: int, to_post_id: int) -> None:
+    """Give all photos of one post to another one of the same author."""
+    await connection.execute(
+        "update media set post_id = $3 where shard = $1 and post_id = $2", shard_of(post_id), post_id, to_post_id
     )
 
 

@@ -42,6 +42,7 @@ class Kind(StrEnum):
     RETRACT = "retract"
     PRUNE = "prune"
     PRUNE_REPLIES = "prune_replies"
+    PUBLISH = "publish"
     DISCARD = "discard"
     APPROVE = "approve"
     MAIL = "mail"
@@ -102,6 +103,11 @@ def row(
 ) -> tuple[int, int, Kind, dict[str, Any], float]:
     """The parameters of `add_from`; see `add`."""
     return shard_of(entry_id), entry_id, kind, payload, seconds
+
+
+async def cancel(connection: Connection, entry_id: int) -> None:
+    """Forget work that is not to be done after all; whoever is at it already has to see that by itself."""
+    await connection.execute("delete from outbox where shard = $1 and id = $2", shard_of(entry_id), entry_id)
 
 
 async def claim(connection: Connection, entry_id: int) -> Entry | None:

@@ -31,6 +31,7 @@ _QUEUE_OF = {
     Kind.RETRACT: "default",
     Kind.PRUNE: "default",
     Kind.PRUNE_REPLIES: "default",
+    Kind.PUBLISH: "default",
     Kind.DISCARD: "default",
     Kind.APPROVE: "default",
     Kind.MAIL: "mail",
