@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from instafeed import (
     access,
     blocks,
+    devices,
     follow_requests,
     follows,
     moderation,
@@ -34,6 +35,7 @@ from instafeed.media import scratch_folder
 from instafeed.models import (
     Account,
     AccountWarning,
+    Device,
     Export,
     ExportStatus,
     Listed,
@@ -267,6 +269,7 @@ def _lists(res: Resources, export: Export) -> dict[str, _Pages]:
         "blocks": _pages(partial(blocks.page, res, viewer), _listed),
         "mutes": _pages(partial(mutes.page, res, viewer), _listed),
         "preferences": _preferences(res, viewer),
+        "devices": _pages(partial(devices.page, res, viewer), _device),
         "sessions": _pages(partial(sessions.page, res, viewer), _session),
         "warnings": _pages(partial(moderation.warnings, res, viewer), _warning),
         "reports": _reports(res, me),
@@ -380,6 +383,10 @@ def _listed(item: Listed) -> _Json:
 def _session(session: Session) -> _Json:
     times = {"created_at": _time(made_at(session.id)), "used_at": _time(session.used_at)}
     return {"id": str(session.id), "device_name": session.device_name} | times
+
+
+def _device(device: Device) -> _Json:
+    return {"name": device.name, "platform": device.platform.value, "registered_at": _time(made_at(device.id))}
 
 
 def _warning(warning: AccountWarning) -> _Json:

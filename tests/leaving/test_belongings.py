@@ -8,6 +8,7 @@ _NO_ACCOUNT = {
     "id",
     "post_id",
     "case_id",
+    "session_id",
     "resource_id",
     "read_id",
     "comment_id",
