@@ -50,9 +50,10 @@ class MobilePush:
             settings.sns_access_key or settings.s3_access_key,
             settings.sns_secret_key or settings.s3_secret_key,
         )
+        session = aioboto3.Session()
         for platform, arn in self._applications.items():
             self._clients[platform] = await self._stack.enter_async_context(
-                aioboto3.Session().client(
+                session.client(
                     "sns",
                     endpoint_url=settings.sns_endpoint,
                     region_name=arn.split(":")[3],
