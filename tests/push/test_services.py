@@ -331,13 +331,13 @@ async def test_what_is_not_set_up_is_off(settings: Settings, service: PushServic
 async def test_many_pushes_to_one_service_are_under_way_at_once_but_not_all(web: WebPush, service: PushService) -> None:
     service.gate.clear()
     device = device_of(service.browser())
-    sending = [asyncio.create_task(web.send(device, PUSH)) for _ in range(60)]
+    sending = [asyncio.create_task(web.send(device, PUSH)) for _ in range(130)]
 
     async def probe() -> bool:
-        return service.busiest >= 30
+        return service.busiest >= 100
 
     await eventually(probe)
     service.gate.set()
-    outcomes = {(await sent).outcome for sent in sending}
-    assert outcomes <= {Outcome.SENT, Outcome.LATER}
-    assert service.busiest == 30
+    for sent in sending:
+        await sent
+    assert service.busiest == 100

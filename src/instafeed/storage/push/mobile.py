@@ -3,6 +3,7 @@
 Source: AWS, "Sending mobile push notifications with Amazon SNS", its pages on endpoints and on reserved message attributes.
 """
 
+import asyncio
 import json
 import re
 from contextlib import AsyncExitStack
@@ -41,6 +42,7 @@ class MobilePush:
         }
         self._stack = AsyncExitStack()
         self._breaker = Breaker()
+        self._room = asyncio.Semaphore(_AT_ONCE)
         self._clients: dict[Platform, Any] = {}
 
     async def open(self) -> None:
@@ -80,8 +82,10 @@ class MobilePush:
         """What SNS calls a device, made ready for pushes: SNS disables one after a push that the platform refused, and
         the app would not have registered again if its token were not good. Or why there is none.
         """
-        if self._breaker.is_open(_SERVICE):
-            return later()
+        async with self._room:
+            return later() if self._breaker.is_open(_SERVICE) else await self._ready(device)
+
+    async def _ready(self, device: Device) -> str | Verdict:
         client = self._clients[device.platform]
         try:
             arn = await self._create(client, device)
@@ -110,8 +114,11 @@ class MobilePush:
 
     async def send(self, device: Device, endpoint_arn: str, push: Push) -> Verdict:
         """Hand a push over to SNS for a device that it calls so."""
-        if self._breaker.is_open(_SERVICE):
-            return later()
+        async with self._room:
+            # Asked here: while a push waited for room, others may have found the service away.
+            return later() if self._breaker.is_open(_SERVICE) else await self._publish(device, endpoint_arn, push)
+
+    async def _publish(self, device: Device, endpoint_arn: str, push: Push) -> Verdict:
         # An application says in its name of which kind it is: APNS or APNS_SANDBOX, GCM.
         kind = self._applications[device.platform].split(":")[5].split("/")[1]
         message = _apns(push) if device.platform is Platform.APNS else _fcm(push)

@@ -3,6 +3,7 @@
 Sources: RFC 8030 (the protocol), RFC 8291 and RFC 8188 (what is sent only the browser can read), RFC 8292 (who sends it).
 """
 
+import asyncio
 import ipaddress
 import json
 import os
@@ -30,10 +31,9 @@ _CURVE = ec.SECP256R1()
 _RECORD_BYTES = 4096
 _LAST_RECORD = b"\x02"
 _URL_CHARACTERS = 2000
-_SECONDS = 8
+_SECONDS = 5
 _CONNECT_SECONDS = 3
 _AT_ONCE = 100
-_AT_ONCE_PER_HOST = 30
 _TOKEN_SECONDS = 12 * 3600
 _GONE = frozenset({404, 410})
 
@@ -117,6 +117,7 @@ class WebPush:
         self._contact = contact
         self._anywhere = anywhere
         self._breaker = Breaker()
+        self._room = asyncio.Semaphore(_AT_ONCE)
         self.public_key = _text(self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
         """What a browser wants to know as `applicationServerKey`."""
         self._http: aiohttp.ClientSession
@@ -124,12 +125,8 @@ class WebPush:
     async def open(self) -> None:
         """Make the client."""
         self._http = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_SECONDS, connect=_CONNECT_SECONDS),
-            connector=aiohttp.TCPConnector(
-                limit=_AT_ONCE,
-                limit_per_host=_AT_ONCE_PER_HOST,
-                socket_factory=None if self._anywhere else _socket,
-            ),
+            timeout=aiohttp.ClientTimeout(total=_SECONDS, sock_connect=_CONNECT_SECONDS),
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=None if self._anywhere else _socket),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -140,12 +137,15 @@ class WebPush:
 
     async def send(self, device: Device, push: Push) -> Verdict:
         """Hand a push over to the browser's service."""
-        assert device.p256dh is not None
-        assert device.auth is not None
         parts = urlsplit(device.address)
         origin = f"{parts.scheme}://{parts.netloc}"
-        if self._breaker.is_open(origin):
-            return later()
+        async with self._room:
+            # Asked here: while a push waited for room, others may have found the service away.
+            return later() if self._breaker.is_open(origin) else await self._post(device, push, origin)
+
+    async def _post(self, device: Device, push: Push, origin: str) -> Verdict:
+        assert device.p256dh is not None
+        assert device.auth is not None
         body = encrypt(_message(push), p256dh=device.p256dh, auth=device.auth)
         headers = {
             "TTL": str(push.seconds),
@@ -164,7 +164,7 @@ class WebPush:
             self._breaker.failed(origin)
             return later()
         self._breaker.answered(origin)
-        return _verdict(status, retry_after, parts.netloc)
+        return _verdict(status, retry_after, origin)
 
     def _token(self, origin: str) -> str:
         claims = {"aud": origin, "exp": int(time.time()) + _TOKEN_SECONDS, "sub": f"mailto:{self._contact}"}
