@@ -39,6 +39,9 @@ CREATE TABLE public.activity (
     subject_id bigint NOT NULL,
     actor_id bigint NOT NULL,
     id bigint DEFAULT 0 NOT NULL,
+    pushed_id bigint DEFAULT 0 NOT NULL,
+    pushed_at timestamp with time zone,
+    push_waits boolean DEFAULT false NOT NULL,
     CONSTRAINT activity_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -184,6 +187,9 @@ CREATE TABLE public.inboxes (
     account_id bigint NOT NULL,
     read_id bigint DEFAULT 0 NOT NULL,
     preferences jsonb DEFAULT '{}'::jsonb NOT NULL,
+    mailed_id bigint DEFAULT 0 NOT NULL,
+    mailed_at timestamp with time zone,
+    mail_waits boolean DEFAULT false NOT NULL,
     CONSTRAINT inboxes_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);

@@ -140,7 +140,8 @@ class Push:
     text: str
     loc_key: str
     loc_args: tuple[str, ...]
-    unread: int
+    unread: int | None
+    """How many entries of activity are; None where that was not counted."""
     data: dict[str, str]
     """What it is about."""
 

@@ -15,6 +15,7 @@ from instafeed import (
     media,
     notifications,
     posts,
+    pushes,
     sweep,
 )
 from instafeed.resources import Resources
@@ -27,6 +28,7 @@ VERBS: dict[Kind, Body] = {
     Kind.DELIVER: delivery.deliver,
     Kind.PUSH_AGAIN: delivery.push_again,
     Kind.NOTIFY: notifications.notify,
+    Kind.PUSH: pushes.push,
     Kind.ALIGN: delivery.align,
     Kind.RETRACT: posts.retract,
     Kind.PRUNE: posts.prune,

@@ -38,6 +38,8 @@ class Kind(StrEnum):
     NOTIFY = "notify"
     ALIGN = "align"
     PUSH_AGAIN = "push_again"
+    PUSH = "push"
+    DIGEST = "digest"
     RETRACT = "retract"
     PRUNE = "prune"
     PRUNE_REPLIES = "prune_replies"

@@ -158,7 +158,8 @@ def _code(error: ClientError) -> str:
 
 def _apns(push: Push) -> dict[str, Any]:
     alert = {"body": push.text, "loc-key": push.loc_key, "loc-args": push.loc_args}
-    return {"aps": {"alert": alert, "badge": push.unread, "sound": "default", "thread-id": push.topic}} | push.data
+    aps = {"alert": alert, "sound": "default", "thread-id": push.topic}
+    return {"aps": aps if push.unread is None else aps | {"badge": push.unread}} | push.data
 
 
 def _apns_attributes(kind: str, push: Push) -> dict[str, str]:
@@ -171,18 +172,21 @@ def _apns_attributes(kind: str, push: Push) -> dict[str, str]:
 
 
 def _fcm(push: Push) -> dict[str, Any]:
-    shown = {"body_loc_key": push.loc_key, "body_loc_args": push.loc_args, "tag": push.topic}
+    shown: dict[str, Any] = {"body_loc_key": push.loc_key, "body_loc_args": push.loc_args, "tag": push.topic}
+    data = push.data
+    if push.unread is not None:
+        shown["notification_count"] = push.unread
+        data = data | {"unread": str(push.unread)}  # FCM takes texts only
     return {
         "fcmV1Message": {
             "message": {
                 "notification": {"body": push.text},
-                # FCM takes texts only.
-                "data": push.data | {"unread": str(push.unread)},
+                "data": data,
                 "android": {
                     "collapse_key": push.topic,
                     "ttl": f"{push.seconds}s",
                     "priority": "HIGH",
-                    "notification": shown | {"notification_count": push.unread},
+                    "notification": shown,
                 },
             }
         }

@@ -10,7 +10,6 @@ import os
 import socket
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -184,10 +183,12 @@ def _verdict(status: int, retry_after: str | None, service: str) -> Verdict:
 
 
 def _message(push: Push) -> bytes:
-    localised: dict[str, str | int | Sequence[str]] = {
+    message: dict[str, Any] = push.data | {
         "text": push.text,
         "loc_key": push.loc_key,
         "loc_args": push.loc_args,
-        "unread": push.unread,
+        "topic": push.topic,
     }
-    return json.dumps(push.data | localised, ensure_ascii=False, separators=(",", ":")).encode()
+    if push.unread is not None:
+        message["unread"] = push.unread
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()

@@ -27,3 +27,13 @@ create table devices_7 partition of devices for values with (modulus 8, remainde
 create index devices_session on devices (shard, session_id);
 -- Who else has an address, at whatever shard.
 create index devices_address on devices using hash (address);
+
+-- How far an entry was pushed: where it stood then, when that was begun, and whether work is noted that pushes it again.
+alter table activity add column pushed_id bigint not null default 0;
+alter table activity add column pushed_at timestamptz;
+alter table activity add column push_waits boolean not null default false;
+
+-- The same of the mail that tells of all that is unread.
+alter table inboxes add column mailed_id bigint not null default 0;
+alter table inboxes add column mailed_at timestamptz;
+alter table inboxes add column mail_waits boolean not null default false;
