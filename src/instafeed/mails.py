@@ -74,10 +74,14 @@ _log = telemetry.logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Letter:
+class Letter:
+    """A mail that is written."""
+
     to: str
     subject: str
     text: str
+    unsubscribe: str | None = None
+    """Where a mail program asks for no more of its kind."""
 
 
 async def note(change: Change, account_id: int, mail: Mail, *, to: str | None = None) -> None:
@@ -91,21 +95,33 @@ async def send(res: Resources, entry: Entry) -> list[FollowUp]:
     Its token is made here and now: it counts from when it is sent, and the outbox never holds it. `name` in the payload,
     instead of `account`, is a username or an address that somebody typed.
     """
-    if res.mailer is None:
-        _log.warning("no mail is sent: INSTAFEED_MAIL_URL is not set", entry=str(entry.id))
-        return []
     letter = await res.db.transact(lambda connection: _write(res, connection, entry))
     if letter is not None:
-        try:
-            await res.mailer.send(entry.id, to=letter.to, subject=letter.subject, text=letter.text)
-        except MailRefused as refused:
-            if not refused.is_final:
-                raise
-            _log.warning("a mail was refused", entry=str(entry.id), reason=str(refused))
+        await hand_over(res, entry.id, letter)
     return []
 
 
-async def _write(res: Resources, connection: Connection, entry: Entry) -> _Letter | None:
+async def hand_over(res: Resources, entry_id: int, letter: Letter) -> None:
+    """Hand the mail of an outbox entry to the mail server; one that is refused for good is let go.
+
+    Raises:
+        MailRefused: not now.
+        Unavailable: the mail server does not answer.
+    """
+    if res.mailer is None:
+        _log.warning("no mail is sent: INSTAFEED_MAIL_URL is not set", entry=str(entry_id))
+        return
+    try:
+        await res.mailer.send(
+            entry_id, to=letter.to, subject=letter.subject, text=letter.text, unsubscribe=letter.unsubscribe
+        )
+    except MailRefused as refused:
+        if not refused.is_final:
+            raise
+        _log.warning("a mail was refused", entry=str(entry_id), reason=str(refused))
+
+
+async def _write(res: Resources, connection: Connection, entry: Entry) -> Letter | None:
     mail = Mail(entry.payload["mail"])
     account_id = entry.payload.get("account") or await _who(connection, entry.payload["name"])
     account = (await account_rows.lock(connection, [account_id] if account_id else [])).get(account_id or 0)
@@ -130,7 +146,7 @@ async def _write(res: Resources, connection: Connection, entry: Entry) -> _Lette
         action="open this link" if res.settings.app_url else "enter this code in the app",
         token=f"{res.settings.app_url.rstrip('/')}/{template.page}#{token}" if res.settings.app_url else token,
     )
-    return _Letter(to, template.subject, text)
+    return Letter(to, template.subject, text)
 
 
 async def _who(connection: Connection, name: str) -> int | None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 
-from instafeed import activity, telemetry, wording
+from instafeed import activity, digests, telemetry, wording
 from instafeed.ids import shard_of, unix_ms_of
 from instafeed.models import Activity, ActivityKind, Audience, Channel, Device, Inbox, Platform, Push, Viewer
 from instafeed.resources import Resources
@@ -70,7 +70,8 @@ async def _push(res: Resources, entry: Entry, account_ids: Sequence[int]) -> Non
         async with res.db.acquire() as connection:
             due = await pushed.standing(connection, what, account_ids)
     async with res.db.acquire() as connection:
-        pushes = await _pushes(connection, what, due)
+        inboxes = await inbox_rows.get_many(connection, due)
+        pushes = await _pushes(connection, what, due, inboxes)
         devices = await device_rows.of_accounts(connection, pushes, idle_days=res.settings.session_days)
     devices = [device for device in devices if only is None or device.id in only]
     verdicts = await asyncio.gather(*(_send(res, device, pushes[device.account_id]) for device in devices))
@@ -78,7 +79,18 @@ async def _push(res: Resources, entry: Entry, account_ids: Sequence[int]) -> Non
         telemetry.PUSHES.labels(device.platform, verdict.outcome).inc()
         if verdict.reason:
             _log.warning("a push was refused", device=str(device.id), platform=device.platform, reason=verdict.reason)
-    await res.db.transact(partial(_settle, res, entry, due, list(zip(devices, verdicts, strict=True))))
+
+    async def settle(connection: Connection) -> None:
+        await _settle(res, entry, connection, due, list(zip(devices, verdicts, strict=True)))
+        if only is None:
+            by_mail = [id_ for id_ in due if _hears(inboxes[id_], what, Channel.MAIL)]
+            await digests.note(res, connection, by_mail)
+
+    await res.db.transact(settle)
+
+
+def _hears(inbox: Inbox, what: pushed.Entry, channel: Channel) -> bool:
+    return inbox.preferences.audience(what.kind, channel) is not Audience.OFF
 
 
 def _entry_of(entry: Entry) -> pushed.Entry:
@@ -119,9 +131,9 @@ async def _send(res: Resources, device: Device, push: Push) -> Verdict:
 async def _settle(
     res: Resources,
     entry: Entry,
+    connection: Connection,
     due: Mapping[int, int],
     ended: Sequence[tuple[Device, Verdict]],
-    connection: Connection,
 ) -> None:
     """Remember what was pushed, forget devices that are gone, and note what is to be tried again."""
     await pushed.mark(connection, _entry_of(entry), due)
@@ -139,9 +151,10 @@ async def _settle(
             await _note(res, connection, entry.payload | payload, seconds=seconds)
 
 
-async def _pushes(connection: Connection, what: pushed.Entry, due: Mapping[int, int]) -> dict[int, Push]:
+async def _pushes(
+    connection: Connection, what: pushed.Entry, due: Mapping[int, int], inboxes: Mapping[int, Inbox]
+) -> dict[int, Push]:
     """What each of these accounts is to be pushed now, of an entry that stands there."""
-    inboxes = await inbox_rows.get_many(connection, due)
     fresh = {id_: stands for id_, stands in due.items() if unix_ms_of(stands) / 1000 > time.time() - _WORTH_SECONDS}
     if what.kind is ActivityKind.POST:
         return await _pushes_of_post(connection, what, fresh, inboxes)
@@ -167,9 +180,7 @@ async def _pushes_of_post(
     return {
         id_: _made(id_, what, Activity(stands, what.kind, (post.author,), 1, unread=True, post=post), None)
         for id_, stands in due.items()
-        if id_ in listening
-        and stands > inboxes[id_].read_id
-        and inboxes[id_].preferences.audience(what.kind, Channel.PUSH) is not Audience.OFF
+        if id_ in listening and stands > inboxes[id_].read_id and _hears(inboxes[id_], what, Channel.PUSH)
     }
 
 

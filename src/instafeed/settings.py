@@ -131,6 +131,9 @@ class Settings(BaseModel):
     the token, to be typed in.
     """
 
+    api_url: Annotated[str, Field(pattern=r"^https?://[^\s#?]+$")] | None = None
+    """Where the API is for the rest of the world. Mails of what happens then say how not to get them, which mail programs show.
+    """
     web_push_key: Annotated[SecretStr, AfterValidator(_web_push_key)] | None = None
     """The private key (VAPID) by which browsers' push services know us: 32 bytes in URL-safe base64. Default: nothing is pushed
     to browsers. `INSTAFEED_MAIL_FROM` tells the services whom to write to.

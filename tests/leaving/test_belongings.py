@@ -11,6 +11,8 @@ _NO_ACCOUNT = {
     "session_id",
     "resource_id",
     "read_id",
+    "pushed_id",
+    "mailed_id",
     "comment_id",
     "parent_id",
     "avatar_id",

@@ -29,7 +29,7 @@ PUSH = Push(
     topic="abcdefghijklmnopqrstuvwxyz012345",
     seconds=3600,
     text="@ada and 2 others liked your photo",
-    loc_key="push_like_many",
+    loc_key="like_many",
     loc_args=("ada", "2"),
     unread=7,
     data={"kind": "like", "post_id": "412345678901234567"},
@@ -92,8 +92,9 @@ async def test_a_browser_reads_what_only_it_can_read_and_knows_who_sent_it(web: 
                 "kind": "like",
                 "post_id": "412345678901234567",
                 "text": "@ada and 2 others liked your photo",
-                "loc_key": "push_like_many",
+                "loc_key": "like_many",
                 "loc_args": ["ada", "2"],
+                "topic": PUSH.topic,
                 "unread": 7,
             }
         ]
@@ -252,7 +253,7 @@ async def test_an_iphone_gets_what_apple_wants(mobile: PushServices, sns: Sns) -
         "aps": {
             "alert": {
                 "body": "@ada and 2 others liked your photo",
-                "loc-key": "push_like_many",
+                "loc-key": "like_many",
                 "loc-args": ["ada", "2"],
             },
             "badge": 7,
@@ -281,7 +282,7 @@ async def test_an_android_gets_what_google_wants(mobile: PushServices, sns: Sns)
         "ttl": "3600s",
         "priority": "HIGH",
         "notification": {
-            "body_loc_key": "push_like_many",
+            "body_loc_key": "like_many",
             "body_loc_args": ["ada", "2"],
             "tag": PUSH.topic,
             "notification_count": 7,

@@ -42,7 +42,7 @@ _EMAIL = re.compile(
     rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?\.)+[a-z0-9-]{{2,63}}"
 )
 EXAMPLE_ID = "412345678901234567"
-_EXAMPLE_TOKEN = f"{EXAMPLE_ID}.kAqk0Jm0b6v1x1Hk0o1g8y0d2o7Yt5jYb2q1n9c3w4E"
+EXAMPLE_MAIL_TOKEN = f"{EXAMPLE_ID}.kAqk0Jm0b6v1x1Hk0o1g8y0d2o7Yt5jYb2q1n9c3w4E"
 
 
 def _parse_id(value: object) -> int:
@@ -259,7 +259,7 @@ class EmailChange(_Request):
 class EmailConfirmation(_Request):
     """What the mail that confirms an address carried."""
 
-    token: MailToken = Field(examples=[_EXAMPLE_TOKEN])
+    token: MailToken = Field(examples=[EXAMPLE_MAIL_TOKEN])
 
 
 class PasswordReset(_Request):
@@ -272,7 +272,7 @@ class PasswordReset(_Request):
 class PasswordResetConfirmation(_Request):
     """What the mail that resets a password carried, and the new password."""
 
-    token: MailToken = Field(examples=[_EXAMPLE_TOKEN])
+    token: MailToken = Field(examples=[EXAMPLE_MAIL_TOKEN])
     new_password: NewPassword = Field(
         examples=["staple battery horse correct"], json_schema_extra={"format": "password"}
     )
@@ -546,7 +546,7 @@ class LogIn(_Response):
     """A fresh log-in."""
 
     account: Me
-    token: str = Field(examples=[_EXAMPLE_TOKEN])
+    token: str = Field(examples=[EXAMPLE_MAIL_TOKEN])
     """Send it as `Authorization: Bearer …`. It is shown only here."""
     session: Session
 
