@@ -52,8 +52,8 @@ async def send(res: Resources, entry: Entry) -> list[FollowUp]:
     """
     account_id: int = entry.payload["account"]
     written = await res.db.transact(partial(_write, res, account_id))
-    if written is not None:
-        await mails.hand_over(res, entry.id, written.letter)
+    if written is not None and res.mailer is not None:
+        await mails.hand_over(res.mailer, entry.id, written.letter)
         async with res.db.acquire() as connection:
             await digest_rows.mark(connection, account_id, written.up_to)
     return []
@@ -72,12 +72,10 @@ async def _write(res: Resources, account_id: int, connection: Connection) -> _Wr
     )
     told = await activity.entries(connection, viewer, inbox, rows, channel=Channel.MAIL)
     unread = [told[row] for row in rows if row in told and told[row].unread]
-    sends = bool(unread) and to is not None and account is not None and not account.suspended
-    await digest_rows.take(connection, account_id, sends=sends)
-    if not sends:
+    if not unread or to is None or account is None or account.suspended:
+        await digest_rows.take(connection, account_id, sends=False)
         return None
-    assert account is not None
-    assert to is not None
+    await digest_rows.take(connection, account_id, sends=True)
     lines = [f"{wording.told(item).text}." for item in unread]
     subject = lines[0].removesuffix(".") + (f", and {len(lines) - 1} more" if len(lines) > 1 else "")
     url = res.settings.app_url

@@ -17,7 +17,7 @@ from instafeed.storage import emails as email_rows
 from instafeed.storage import mail_tokens as token_rows
 from instafeed.storage.database import Connection
 from instafeed.storage.mail_tokens import Granted
-from instafeed.storage.mailer import MailRefused
+from instafeed.storage.mailer import Mailer, MailRefused
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp
 
@@ -95,24 +95,24 @@ async def send(res: Resources, entry: Entry) -> list[FollowUp]:
     Its token is made here and now: it counts from when it is sent, and the outbox never holds it. `name` in the payload,
     instead of `account`, is a username or an address that somebody typed.
     """
+    if res.mailer is None:
+        _log.warning("no mail is sent: INSTAFEED_MAIL_URL is not set", entry=str(entry.id))
+        return []
     letter = await res.db.transact(lambda connection: _write(res, connection, entry))
     if letter is not None:
-        await hand_over(res, entry.id, letter)
+        await hand_over(res.mailer, entry.id, letter)
     return []
 
 
-async def hand_over(res: Resources, entry_id: int, letter: Letter) -> None:
+async def hand_over(mailer: Mailer, entry_id: int, letter: Letter) -> None:
     """Hand the mail of an outbox entry to the mail server; one that is refused for good is let go.
 
     Raises:
         MailRefused: not now.
         Unavailable: the mail server does not answer.
     """
-    if res.mailer is None:
-        _log.warning("no mail is sent: INSTAFEED_MAIL_URL is not set", entry=str(entry_id))
-        return
     try:
-        await res.mailer.send(
+        await mailer.send(
             entry_id, to=letter.to, subject=letter.subject, text=letter.text, unsubscribe=letter.unsubscribe
         )
     except MailRefused as refused:
