@@ -32,6 +32,7 @@ _LAST_RECORD = b"\x02"
 _URL_CHARACTERS = 2000
 _SECONDS = 5
 _CONNECT_SECONDS = 3
+_NAMES_SECONDS = 300
 _AT_ONCE = 100
 _TOKEN_SECONDS = 12 * 3600
 _GONE = frozenset({404, 410})
@@ -125,7 +126,9 @@ class WebPush:
         """Make the client."""
         self._http = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=_SECONDS, sock_connect=_CONNECT_SECONDS),
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=None if self._anywhere else _socket),
+            connector=aiohttp.TCPConnector(
+                limit=0, ttl_dns_cache=_NAMES_SECONDS, socket_factory=None if self._anywhere else _socket
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
