@@ -81,8 +81,10 @@ async def _push(res: Resources, entry: Entry, account_ids: Sequence[int]) -> Non
             _log.warning("a push was refused", device=str(device.id), platform=device.platform, reason=verdict.reason)
 
     async def settle(connection: Connection) -> None:
-        await _settle(res, entry, connection, due, list(zip(devices, verdicts, strict=True)))
+        await _settle(res, entry, connection, list(zip(devices, verdicts, strict=True)))
         if only is None:
+            # Another try tells one device; of what came meanwhile the others are still to be told.
+            await pushed.mark(connection, what, due)
             by_mail = [id_ for id_ in due if _hears(inboxes[id_], what, Channel.MAIL)]
             await digests.note(res, connection, by_mail)
 
@@ -132,11 +134,9 @@ async def _settle(
     res: Resources,
     entry: Entry,
     connection: Connection,
-    due: Mapping[int, int],
     ended: Sequence[tuple[Device, Verdict]],
 ) -> None:
-    """Remember what was pushed, forget devices that are gone, and note what is to be tried again."""
-    await pushed.mark(connection, _entry_of(entry), due)
+    """Forget devices that are gone, and note what is to be tried again."""
     await device_rows.forget(connection, [device for device, verdict in ended if verdict.outcome is Outcome.GONE])
     tries = entry.payload.get("tries", 0)
     least = min(_FIRST_PAUSE_SECONDS * 2**tries, _LONGEST_PAUSE_SECONDS)

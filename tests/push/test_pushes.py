@@ -342,6 +342,25 @@ async def test_a_service_that_is_busy_is_asked_again_when_it_said_and_for_that_d
     assert await pushing.waiting() == []
 
 
+async def test_another_try_takes_no_push_from_the_other_devices(pushing: Town, service: PushService) -> None:
+    busy, there = service.browser(), service.browser()
+    bob = await pushing.owner(busy)
+    await pushing.register(bob, there, "there")
+    service.answers[busy.number] = (503, {"Retry-After": "3"})
+    post = await pushing.post(bob)
+    await pushing.liked(post)
+    await pushing.push()
+    del service.answers[busy.number]
+    pushing.res.ids._ms += 2000
+    await pushing.liked(post)
+    again, new = await pushing.sql("select id from outbox where done_at is null and kind = 'push' order by id")
+    await pushing.wait()
+    for entry in (again, new):
+        await work.perform(pushing.res, entry, Kind.PUSH, push)
+    assert [message["count"] for message in busy.messages] == ["2", "2"]
+    assert [message["count"] for message in there.messages] == ["1", "2"]
+
+
 async def test_what_was_read_before_another_try_is_not_pushed(pushing: Town, service: PushService) -> None:
     browser = service.browser()
     bob = await pushing.owner(browser)
