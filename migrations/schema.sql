@@ -39,6 +39,9 @@ CREATE TABLE public.activity (
     subject_id bigint NOT NULL,
     actor_id bigint NOT NULL,
     id bigint DEFAULT 0 NOT NULL,
+    pushed_id bigint DEFAULT 0 NOT NULL,
+    pushed_at timestamp with time zone,
+    push_waits boolean DEFAULT false NOT NULL,
     CONSTRAINT activity_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -105,6 +108,21 @@ CREATE TABLE public.counters (
     likes integer DEFAULT 0 NOT NULL,
     comments integer DEFAULT 0 NOT NULL,
     CONSTRAINT counters_check CHECK ((shard = ((subject_id >> 10) & (8191)::bigint)))
+)
+PARTITION BY HASH (shard);
+
+CREATE TABLE public.devices (
+    shard smallint NOT NULL,
+    account_id bigint NOT NULL,
+    name text NOT NULL,
+    id bigint NOT NULL,
+    session_id bigint NOT NULL,
+    platform text NOT NULL,
+    address text NOT NULL,
+    p256dh bytea,
+    auth bytea,
+    endpoint_arn text,
+    CONSTRAINT devices_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
 
@@ -193,6 +211,9 @@ CREATE TABLE public.inboxes (
     account_id bigint NOT NULL,
     read_id bigint DEFAULT 0 NOT NULL,
     preferences jsonb DEFAULT '{}'::jsonb NOT NULL,
+    mailed_id bigint DEFAULT 0 NOT NULL,
+    mailed_at timestamp with time zone,
+    mail_waits boolean DEFAULT false NOT NULL,
     CONSTRAINT inboxes_check CHECK ((shard = ((account_id >> 10) & (8191)::bigint)))
 )
 PARTITION BY HASH (shard);
@@ -498,6 +519,9 @@ ALTER TABLE ONLY public.comments
 ALTER TABLE ONLY public.counters
     ADD CONSTRAINT counters_pkey PRIMARY KEY (shard, subject_id, slot);
 
+ALTER TABLE ONLY public.devices
+    ADD CONSTRAINT devices_pkey PRIMARY KEY (shard, account_id, name);
+
 ALTER TABLE ONLY public.emails
     ADD CONSTRAINT emails_pkey PRIMARY KEY (email);
 
@@ -609,6 +633,10 @@ CREATE INDEX blocks_id ON ONLY public.blocks USING btree (shard, blocker_id, id)
 
 CREATE INDEX comments_post ON ONLY public.comments USING btree (shard, post_id, parent_id, id);
 
+CREATE INDEX devices_address ON ONLY public.devices USING hash (address);
+
+CREATE INDEX devices_session ON ONLY public.devices USING btree (shard, session_id);
+
 CREATE INDEX emails_account ON public.emails USING btree (account_id);
 
 CREATE INDEX exports_account ON ONLY public.exports USING btree (shard, account_id);
@@ -688,3 +716,6 @@ CREATE INDEX uploads_stored ON ONLY public.uploads USING btree (object_key);
 CREATE INDEX usernames_held ON public.usernames USING btree (account_id) WHERE (held_until IS NOT NULL);
 
 CREATE TRIGGER audit_log_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change();
+
+ALTER TABLE public.devices
+    ADD CONSTRAINT devices_shard_session_id_fkey FOREIGN KEY (shard, session_id) REFERENCES public.sessions(shard, id) ON DELETE CASCADE;

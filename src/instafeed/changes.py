@@ -46,9 +46,14 @@ class Change:
         self._untaken: list[Callable[[], Awaitable[None]]] = []
         self._sessions: list[str] = []
 
-    async def note(self, shard: int, kind: Kind, payload: dict[str, Any]) -> None:
-        """Note work that the change causes, on this shard; ids in `payload` are plain integers."""
+    async def note(self, shard: int, kind: Kind, payload: dict[str, Any], *, seconds: float = 0) -> None:
+        """Note work that the change causes, on this shard, for when so many seconds have passed; ids in `payload` are plain
+        integers.
+        """
         entry_id = self._res.ids.next(shard)
+        if seconds:
+            await outbox.add(self.connection, entry_id, kind, payload, seconds=seconds)
+            return
         await outbox.add(self.connection, entry_id, kind, payload)
         self._rung.append((kind, entry_id))
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from instafeed import (
     access,
     blocks,
+    devices,
     follow_requests,
     follows,
     moderation,
@@ -35,6 +36,7 @@ from instafeed.media import scratch_folder
 from instafeed.models import (
     Account,
     AccountWarning,
+    Device,
     Export,
     ExportStatus,
     Listed,
@@ -272,6 +274,7 @@ def _lists(res: Resources, export: Export) -> dict[str, _Pages]:
         "mutes": _pages(partial(mutes.page, res, viewer), _listed),
         "preferences": _preferences(res, viewer),
         "followed_tags": _followed_tags(res, me),
+        "devices": _pages(partial(devices.page, res, viewer), _device),
         "sessions": _pages(partial(sessions.page, res, viewer), _session),
         "warnings": _pages(partial(moderation.warnings, res, viewer), _warning),
         "reports": _reports(res, me),
@@ -399,6 +402,10 @@ def _listed(item: Listed) -> _Json:
 def _session(session: Session) -> _Json:
     times = {"created_at": _time(made_at(session.id)), "used_at": _time(session.used_at)}
     return {"id": str(session.id), "device_name": session.device_name} | times
+
+
+def _device(device: Device) -> _Json:
+    return {"name": device.name, "platform": device.platform.value, "registered_at": _time(made_at(device.id))}
 
 
 def _warning(warning: AccountWarning) -> _Json:

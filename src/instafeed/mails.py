@@ -17,7 +17,7 @@ from instafeed.storage import emails as email_rows
 from instafeed.storage import mail_tokens as token_rows
 from instafeed.storage.database import Connection
 from instafeed.storage.mail_tokens import Granted
-from instafeed.storage.mailer import MailRefused
+from instafeed.storage.mailer import Mailer, MailRefused
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp
 
@@ -74,10 +74,14 @@ _log = telemetry.logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Letter:
+class Letter:
+    """A mail that is written."""
+
     to: str
     subject: str
     text: str
+    unsubscribe: str | None = None
+    """Where a mail program asks for no more of its kind."""
 
 
 async def note(change: Change, account_id: int, mail: Mail, *, to: str | None = None) -> None:
@@ -96,16 +100,28 @@ async def send(res: Resources, entry: Entry) -> list[FollowUp]:
         return []
     letter = await res.db.transact(lambda connection: _write(res, connection, entry))
     if letter is not None:
-        try:
-            await res.mailer.send(entry.id, to=letter.to, subject=letter.subject, text=letter.text)
-        except MailRefused as refused:
-            if not refused.is_final:
-                raise
-            _log.warning("a mail was refused", entry=str(entry.id), reason=str(refused))
+        await hand_over(res.mailer, entry.id, letter)
     return []
 
 
-async def _write(res: Resources, connection: Connection, entry: Entry) -> _Letter | None:
+async def hand_over(mailer: Mailer, entry_id: int, letter: Letter) -> None:
+    """Hand the mail of an outbox entry to the mail server; one that is refused for good is let go.
+
+    Raises:
+        MailRefused: not now.
+        Unavailable: the mail server does not answer.
+    """
+    try:
+        await mailer.send(
+            entry_id, to=letter.to, subject=letter.subject, text=letter.text, unsubscribe=letter.unsubscribe
+        )
+    except MailRefused as refused:
+        if not refused.is_final:
+            raise
+        _log.warning("a mail was refused", entry=str(entry_id), reason=str(refused))
+
+
+async def _write(res: Resources, connection: Connection, entry: Entry) -> Letter | None:
     mail = Mail(entry.payload["mail"])
     account_id = entry.payload.get("account") or await _who(connection, entry.payload["name"])
     account = (await account_rows.lock(connection, [account_id] if account_id else [])).get(account_id or 0)
@@ -130,7 +146,7 @@ async def _write(res: Resources, connection: Connection, entry: Entry) -> _Lette
         action="open this link" if res.settings.app_url else "enter this code in the app",
         token=f"{res.settings.app_url.rstrip('/')}/{template.page}#{token}" if res.settings.app_url else token,
     )
-    return _Letter(to, template.subject, text)
+    return Letter(to, template.subject, text)
 
 
 async def _who(connection: Connection, name: str) -> int | None:

@@ -101,6 +101,51 @@ class Session:
     used_at: datetime
 
 
+class Platform(StrEnum):
+    """Through whom a device is reached."""
+
+    APNS = "apns"
+    FCM = "fcm"
+    WEB = "web"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What pushes go to: an app or a browser of a session. `id` is its registration's: another one each time."""
+
+    account_id: int
+    name: str
+    """What its account's clients call it."""
+    id: int
+    session_id: int
+    platform: Platform
+    address: str = field(repr=False)
+    """A token of APNs or FCM, or the URL of a browser's push service."""
+    p256dh: bytes | None = None
+    """A browser's public key."""
+    auth: bytes | None = field(default=None, repr=False)
+    """What a browser and we know only."""
+    endpoint_arn: str | None = None
+    """What Amazon SNS calls a token, once it was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """What a device is told, with the words for it in English, and what an app needs to find its own."""
+
+    topic: str
+    """Of those with the same topic the last one stays; 32 characters of URL-safe base64."""
+    seconds: int
+    """For how long it is worth telling."""
+    text: str
+    loc_key: str
+    loc_args: tuple[str, ...]
+    unread: int | None
+    """How many entries of activity are; None where that was not counted."""
+    data: dict[str, str]
+    """What it is about."""
+
+
 class Delivery(IntEnum):
     """How an author's posts get into the feeds of followers."""
 

@@ -5,23 +5,26 @@ at any time. So a verb tells whomever its act concerns, and hardly asks.
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 from instafeed.changes import Change, transact
 from instafeed.ids import shard_of
-from instafeed.models import ActivityKind
+from instafeed.models import ActivityKind, Audience, Channel, Preferences
 from instafeed.resources import Resources
 from instafeed.storage import activity as activity_rows
 from instafeed.storage import follows as follow_rows
 from instafeed.storage import mutes as mute_rows
-from instafeed.storage import outbox
+from instafeed.storage import outbox, pushed
 from instafeed.storage import posts as post_rows
+from instafeed.storage.activity import EntryRow
 from instafeed.storage.acts import DAY, MANY
 from instafeed.storage.comments import CommentRow
 from instafeed.storage.database import Connection
-from instafeed.storage.outbox import Entry
+from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp
 
 _CHUNK = 1000
+_SETTLED_SECONDS = 2
 _BY_DAY = frozenset({ActivityKind.FOLLOW, ActivityKind.FOLLOW_REQUEST})
 
 
@@ -48,12 +51,37 @@ async def tell(
     others = [id_ for id_ in account_ids if id_ != actor_id]
     if not others:
         return []
-    if kind not in MANY:
-        return await activity_rows.add(
+    entry = EntryRow(act_id, kind, subject_id, actor_id)
+    if kind in MANY:
+        subject = act_id - act_id % DAY if kind in _BY_DAY else subject_id
+        entry = EntryRow(act_id, kind, subject, activity_rows.MANY)
+        move = partial(activity_rows.move, change.connection, kind=kind, act_id=act_id, subject_id=subject)
+        told = [id_ for id_ in others if await move(id_)]
+    else:
+        told = await activity_rows.add(
             change.connection, others, kind, act_id, subject_id=subject_id, actor_id=actor_id
         )
-    subject = act_id - act_id % DAY if kind in _BY_DAY else subject_id
-    return [id_ for id_ in others if await activity_rows.move(change.connection, id_, kind, act_id, subject_id=subject)]
+    await _push(change, told, entry)
+    return told
+
+
+async def _push(change: Change, account_ids: list[int], entry: EntryRow) -> None:
+    """Note that the entry, which each of these accounts has, is to reach those of them elsewhere who can be reached."""
+    if not account_ids:
+        return
+    mailed = Preferences().audience(entry.kind, Channel.MAIL) is not Audience.OFF
+    reached = await pushed.reached_among(change.connection, account_ids, entry.kind, usually_mailed=mailed)
+    if reached:
+        payload = {
+            "accounts": reached,
+            "kind": entry.kind,
+            "subject": entry.subject_id,
+            "actor": entry.actor_id,
+            "id": entry.id,
+        }
+        # An entry of many is pushed when others have moved it too who act in the same second.
+        seconds = _SETTLED_SECONDS if entry.kind in MANY else 0
+        await change.note(shard_of(reached[0]), Kind.PUSH, payload, seconds=seconds)
 
 
 async def take_back(connection: Connection, account_id: int, kind: ActivityKind, *, actor_id: int) -> None:

@@ -15,6 +15,7 @@ from instafeed.storage.event_log import EventLog
 from instafeed.storage.mailer import Mailer
 from instafeed.storage.mark_cache import MarkCache
 from instafeed.storage.post_cache import PostCache
+from instafeed.storage.push import PushServices
 from instafeed.storage.queue import Queue
 from instafeed.storage.rate_limiter import RateLimiter
 from instafeed.storage.redis import RedisServer
@@ -47,6 +48,7 @@ class Resources:
     blobs: Blobs
     decoder: Decoder
     mailer: Mailer | None
+    pushes: PushServices
 
 
 @asynccontextmanager
@@ -63,6 +65,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         stack.push_async_callback(db.close)
         stack.push_async_callback(redis.close)
         stack.push_async_callback(queue.close)
+        pushes = PushServices(settings)
+        await pushes.open()
+        stack.push_async_callback(pushes.close)
         await blobs.open()
         stack.push_async_callback(blobs.close)
         stack.push_async_callback(decoder.close)
@@ -85,4 +90,5 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             blobs=blobs,
             decoder=decoder,
             mailer=Mailer(settings.mail_url.get_secret_value(), settings.mail_from) if settings.mail_url else None,
+            pushes=pushes,
         )

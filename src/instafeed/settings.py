@@ -1,6 +1,7 @@
 """All settings, in one frozen object. Only `cli.py` reads the environment; everything else is handed a `Settings`."""
 
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network
@@ -55,11 +56,26 @@ def _mail_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _web_push_key(value: SecretStr) -> SecretStr:
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    try:
+        text = value.get_secret_value()
+        data = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        number = int.from_bytes(data) if len(data) == 32 else 0
+        ec.derive_private_key(number, ec.SECP256R1())
+    except ValueError:
+        raise ValueError("is not a private key of P-256: 32 bytes in URL-safe base64") from None
+    return value
+
+
 def _sender(value: str) -> str:
     if not (value.isascii() and value.isprintable()) or not re.fullmatch(r"[^@\s]+@[^@\s]+", parseaddr(value)[1]):
         raise ValueError("is not an e-mail address, with or without a name before it")
     return value
 
+
+_SNS_APPLICATION = r"^arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{{12}}:app/{}/[A-Za-z0-9._-]+$"
 
 DatabaseUrl = Annotated[SecretStr, _url("postgresql", "postgres")]
 MailUrl = Annotated[SecretStr, _url("smtps", "smtp+starttls", "smtp", "file"), AfterValidator(_mail_url)]
@@ -114,6 +130,28 @@ class Settings(BaseModel):
     """Where the app opens links of mails: `<url>/confirm-email#<token>`, `<url>/reset-password#<token>`. Default: mails carry
     the token, to be typed in.
     """
+
+    api_url: Annotated[str, Field(pattern=r"^https?://[^\s#?]+$")] | None = None
+    """Where the API is for the rest of the world. Mails of what happens then say how not to get them, which mail programs show.
+    """
+    web_push_key: Annotated[SecretStr, AfterValidator(_web_push_key)] | None = None
+    """The private key (VAPID) by which browsers' push services know us: 32 bytes in URL-safe base64. Default: nothing is pushed
+    to browsers. `INSTAFEED_MAIL_FROM` tells the services whom to write to.
+    """
+    web_push_anywhere: Literal["on", "off"] = "off"
+    """`on` takes push services of browsers at any address and without TLS, for tests; refused in production."""
+    sns_apns_application: Annotated[str, Field(pattern=_SNS_APPLICATION.format("APNS(_SANDBOX)?"))] | None = None
+    """The ARN of Amazon SNS's platform application for iPhones. Default: nothing is pushed to them."""
+    sns_fcm_application: Annotated[str, Field(pattern=_SNS_APPLICATION.format("GCM"))] | None = None
+    """The ARN of Amazon SNS's platform application for Android. Default: nothing is pushed to it."""
+    sns_access_key: SecretStr | None = None
+    """Access key id for SNS. Default: that for S3."""
+    sns_secret_key: SecretStr | None = None
+    """Secret access key for SNS. Default: that for S3."""
+    sns_endpoint: str | None = None
+    """URL of an SNS server. Default: AWS."""
+    push_pause_seconds: float = Field(default=15, ge=0, le=600)
+    """What goes on happening to one thing, as likes of a photo, is pushed once in this time."""
 
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_split)] = ()
     """Networks whose `X-Forwarded-For` is believed, separated by commas."""
@@ -187,6 +225,8 @@ class Settings(BaseModel):
     def _production_is_strict(self) -> Self:
         if self.environment == "production" and self.rate_limits == "off":
             raise ValueError("rate_limits=off is refused in production")
+        if self.environment == "production" and self.web_push_anywhere == "on":
+            raise ValueError("web_push_anywhere=on is refused in production")
         mail = urlsplit(self.mail_url.get_secret_value()) if self.mail_url else None
         if self.environment == "production" and mail and mail.scheme == "smtp" and mail.password:
             raise ValueError("a mail_url that sends its password unencrypted is refused in production")

@@ -36,6 +36,7 @@ DELIVERY_DELAY = Histogram(
 FEED_READS = Counter("instafeed_feed_reads_total", "Pages of the home feed by where they came from.", ["source"])
 FEED_POSTS = Counter("instafeed_feed_posts_total", "Posts of pages by where they came from.", ["source"])
 FEED_REBUILDS = Counter("instafeed_feed_rebuilds_total", "Feeds rebuilt.")
+PUSHES = Counter("instafeed_pushes_total", "Pushes by platform and how they ended.", ["platform", "outcome"])
 EVENT_STREAMS = Gauge("instafeed_event_streams", "Open event streams.")
 QUEUE_LENGTH = Gauge("instafeed_queue_length", "Jobs that wait.", ["queue"])
 OUTBOX_PENDING = Gauge("instafeed_outbox_pending", "Outbox entries that are late.")

@@ -80,6 +80,9 @@ async def test_it_holds_what_is_kept_of_its_owner(alone: World, phone: httpx.Asy
     assert [(comment["post_id"], comment["text"]) for comment in read["comments"]] == [(there.kept_id, "Nice")]
     assert read["preferences"] == [{"kind": "like", "push": "off"}]
     assert "token" not in json.dumps(read["sessions"])
+    [device] = read["devices"]
+    assert device.pop("registered_at")
+    assert device == {"name": "phone", "platform": "apns"}
     names = {name for name in archive.namelist() if name.startswith("photos/")}
     assert names == {f"photos/{photo['id']}.jpg" for photo in read["photos"]}
     assert {photo for post in read["posts"] for photo in post["photos"]} < {photo["id"] for photo in read["photos"]}

@@ -123,6 +123,7 @@ async def scene(world: World, http: httpx.AsyncClient) -> Scene:
         await who.follow(whom)
         await who.unfollow(whom)
     await one.call("PATCH", "/v1/me/preferences", json={"like": {"push": "off"}})
+    await one.call("PUT", "/v1/me/devices/phone", json={"platform": "apns", "token": "ab" * 32})
     await accounts.promote(world.res, one.account["username"])
     await world.sql(
         "with confirmed as (insert into emails (email, account_id, confirmed_at) values ('a@example.org', $2::bigint, now())),"

@@ -17,6 +17,7 @@ from instafeed.api import (
     blocks,
     comments,
     credentials,
+    devices,
     docs,
     errors,
     events,
@@ -96,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
         *graph,
         *(uploads, media, posts),
         *reactions,
-        *(feeds, tags, search, explore, events, activity),
+        *(feeds, tags, search, explore, events, activity, devices),
         *(reports, admin, operations, docs),
     ):
         app.include_router(part.router)

@@ -1,8 +1,10 @@
 """What proves who somebody is."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from instafeed import credentials, emails, errors
+from fastapi import APIRouter, Path, Request, Response
+
+from instafeed import credentials, digests, emails, errors
 from instafeed.api import limits, present, schemas
 from instafeed.api.dependencies import Res, Writer, count_stranger
 from instafeed.api.openapi import problems
@@ -69,3 +71,23 @@ async def confirm_password_reset(request: Request, body: schemas.PasswordResetCo
     """Take a new password by the token that a mail carried; it works once, for an hour. You are logged out everywhere."""
     await count_stranger(request, res)
     await credentials.reset(res, body.token, new=body.new_password)
+
+
+@router.post(
+    "/v1/mails/unsubscribe/{token}",
+    status_code=204,
+    summary="Get no more mails",
+    responses=problems(errors.TokenUnusable, errors.RateLimited, errors.Unavailable),
+)
+async def unsubscribe(
+    request: Request,
+    res: Res,
+    token: Annotated[
+        schemas.MailToken, Path(description="What the mail carried.", examples=[schemas.EXAMPLE_MAIL_TOKEN])
+    ],
+) -> None:
+    """Send no more mails of what happens to the account that got the mail: what mail programs do by its `List-Unsubscribe`.
+    Whatever the body says, it is not read.
+    """
+    await count_stranger(request, res)
+    await digests.unsubscribe(res, token)

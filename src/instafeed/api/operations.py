@@ -38,6 +38,7 @@ async def get_limits(res: Res) -> schemas.Limits:
         schedule_max_days=scheduled.DAYS,
         body_max_bytes=strict_json.MAX_BYTES,
         page_max_items=MAX_LIMIT,
+        web_push_public_key=res.pushes.web.public_key if res.pushes.web else None,
         rate_limits=[
             schemas.RateLimit(name=policy.name, quota=policy.quota, seconds=policy.seconds) for policy in limits.ALL
         ],

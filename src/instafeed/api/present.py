@@ -107,6 +107,16 @@ def session(value: models.Session, *, current: bool) -> schemas.Session:
     )
 
 
+def device(value: models.Device, viewer: models.Viewer) -> schemas.Device:
+    """What notifications are pushed to."""
+    return schemas.Device(
+        id=value.name,
+        platform=value.platform.value,
+        registered_at=models.made_at(value.id),
+        current=value.session_id == viewer.session_id,
+    )
+
+
 def camera(value: models.Camera) -> schemas.Camera:
     """What a camera wrote down."""
     return schemas.Camera(

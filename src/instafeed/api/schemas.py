@@ -43,7 +43,7 @@ _EMAIL = re.compile(
     rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?\.)+[a-z0-9-]{{2,63}}"
 )
 EXAMPLE_ID = "412345678901234567"
-_EXAMPLE_TOKEN = f"{EXAMPLE_ID}.kAqk0Jm0b6v1x1Hk0o1g8y0d2o7Yt5jYb2q1n9c3w4E"
+EXAMPLE_MAIL_TOKEN = f"{EXAMPLE_ID}.kAqk0Jm0b6v1x1Hk0o1g8y0d2o7Yt5jYb2q1n9c3w4E"
 
 
 def _parse_id(value: object) -> int:
@@ -278,7 +278,7 @@ class EmailChange(_Request):
 class EmailConfirmation(_Request):
     """What the mail that confirms an address carried."""
 
-    token: MailToken = Field(examples=[_EXAMPLE_TOKEN])
+    token: MailToken = Field(examples=[EXAMPLE_MAIL_TOKEN])
 
 
 class PasswordReset(_Request):
@@ -291,7 +291,7 @@ class PasswordReset(_Request):
 class PasswordResetConfirmation(_Request):
     """What the mail that resets a password carried, and the new password."""
 
-    token: MailToken = Field(examples=[_EXAMPLE_TOKEN])
+    token: MailToken = Field(examples=[EXAMPLE_MAIL_TOKEN])
     new_password: NewPassword = Field(
         examples=["staple battery horse correct"], json_schema_extra={"format": "password"}
     )
@@ -304,6 +304,23 @@ class NewSession(_Request):
     password: Password = Field(examples=["correct horse battery staple"], json_schema_extra={"format": "password"})
     device_name: DeviceName = Field(default="", examples=["Ada's phone"])
     """What this log-in is called in the list of devices."""
+
+
+class DeviceRegistration(_Request):
+    """What reaches a device: a `token`, or what a browser's `PushSubscription` holds."""
+
+    platform: Literal["apns", "fcm", "web"] = Field(examples=["web"])
+    """`apns` and `fcm` are apps, and take a `token`. `web` is a browser, and takes `endpoint`, `p256dh` and `auth`."""
+    token: str | None = Field(default=None, max_length=1000, examples=[None])
+    """Of APNs in hexadecimal digits, or of FCM."""
+    endpoint: str | None = Field(default=None, max_length=2000, examples=["https://push.example.com/send/dGhlcmU"])
+    p256dh: str | None = Field(
+        default=None,
+        max_length=200,
+        examples=["BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"],
+    )
+    """URL-safe base64, as is `auth`."""
+    auth: str | None = Field(default=None, max_length=200, examples=["BTBZMqHH6r4Tts7J_aSIgg"])
 
 
 class Avatar(_Request):
@@ -544,11 +561,23 @@ class Session(_Response):
     """It is the one that asks."""
 
 
+class Device(_Response):
+    """What notifications are pushed to."""
+
+    id: str = Field(examples=["3f2c9d1e-phone"])
+    """What you call it."""
+    platform: Literal["apns", "fcm", "web"] = Field(examples=["web"])
+    """More may come."""
+    registered_at: Time
+    current: bool
+    """It goes with the session that asks."""
+
+
 class LogIn(_Response):
     """A fresh log-in."""
 
     account: Me
-    token: str = Field(examples=[_EXAMPLE_TOKEN])
+    token: str = Field(examples=[EXAMPLE_MAIL_TOKEN])
     """Send it as `Authorization: Bearer …`. It is shown only here."""
     session: Session
 
@@ -681,6 +710,14 @@ class Comment(_Response):
     """The accounts that it names with `@`, in their order, without those that you may not see."""
     reply_count: int = Field(ge=0, examples=[2])
     created_at: Time
+
+
+class DeviceList(_Response):
+    """A page of what is pushed to, the one that registered last first."""
+
+    items: list[Device]
+    next_cursor: str | None = Field(examples=[None])
+    """Send it as `cursor` for the next page; null at the end."""
 
 
 class SessionList(_Response):
@@ -1000,6 +1037,10 @@ class Limits(_Response):
     body_max_bytes: int = Field(examples=[131_072])
     """Of every other request."""
     page_max_items: int = Field(examples=[100])
+    web_push_public_key: str | None = Field(
+        examples=["BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"]
+    )
+    """What a browser wants as `applicationServerKey`; null where nothing is pushed to browsers."""
     rate_limits: list[RateLimit]
 
 

@@ -8,9 +8,12 @@ import signal
 import socket
 import sys
 import time
+from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from instafeed.dev.embedded import EmbeddedError, EmbeddedServers
 from instafeed.dev.process import Child, describe
@@ -152,6 +155,7 @@ def _settings(servers: EmbeddedServers) -> dict[str, str]:
         "INSTAFEED_S3_BUCKET": BUCKET,
         "INSTAFEED_S3_ACCESS_KEY": endpoints.s3_access_key,
         "INSTAFEED_S3_SECRET_KEY": endpoints.s3_secret_key,
+        "INSTAFEED_WEB_PUSH_KEY": _web_push_key(servers.data / "web_push_key"),
         "INSTAFEED_MAIL_URL": _mails(servers.data).as_uri(),
         # Their log lines appear when they are written, also where the output is no terminal.
         "PYTHONUNBUFFERED": "1",
@@ -165,6 +169,14 @@ def _mails(data: Path) -> Path:
 def _secret_key(file: Path) -> str:
     if not file.exists():
         write_private(file, secrets.token_urlsafe(32))
+    return file.read_text()
+
+
+def _web_push_key(file: Path) -> str:
+    # Kept: browsers subscribe to pushes of this one key.
+    if not file.exists():
+        number = ec.generate_private_key(ec.SECP256R1()).private_numbers().private_value
+        write_private(file, urlsafe_b64encode(number.to_bytes(32)).decode().rstrip("="))
     return file.read_text()
 
 

@@ -7,6 +7,7 @@ from instafeed import (
     avatars,
     comments,
     delivery,
+    digests,
     explore,
     exports,
     follow_requests,
@@ -16,6 +17,7 @@ from instafeed import (
     media,
     notifications,
     posts,
+    pushes,
     sweep,
 )
 from instafeed.resources import Resources
@@ -28,6 +30,7 @@ VERBS: dict[Kind, Body] = {
     Kind.DELIVER: delivery.deliver,
     Kind.PUSH_AGAIN: delivery.push_again,
     Kind.NOTIFY: notifications.notify,
+    Kind.PUSH: pushes.push,
     Kind.ALIGN: delivery.align,
     Kind.TAG: delivery.tag,
     Kind.RETRACT: posts.retract,
@@ -37,6 +40,7 @@ VERBS: dict[Kind, Body] = {
     Kind.DISCARD: media.discard,
     Kind.APPROVE: follow_requests.approve_all,
     Kind.MAIL: mails.send,
+    Kind.DIGEST: digests.send,
     Kind.AVATAR: avatars.show,
     Kind.ERASE: leaving.erase,
     Kind.EXPORT: exports.make,

@@ -27,7 +27,7 @@ _STOP_SECONDS = 3
 _PAUSE_SECONDS = 0.5
 # Photos take a core each, and their decoder's memory. Chunks of a fan-out keep PostgreSQL and Redis busy in turns, and more
 # at once would make Redis's other clients wait. Exports hold a part of an upload each. The others wait for servers.
-_AT_ONCE = {"media": 2, "bulk": 3, "exports": 2}
+_AT_ONCE = {"media": 2, "bulk": 3, "exports": 2, "push": 30}
 _AT_ONCE_DEFAULT = 10
 # What killed workers were at stays at the head of their queue for `_JOB_SECONDS`, and must not hide what is behind it.
 _READ_AT_ONCE = 2000

@@ -33,6 +33,7 @@ class Edges:
 
 
 ROWS = (
+    Rows("devices", "account_id"),
     Rows("sessions", "account_id"),
     Rows("idempotency_keys", "account_id"),
     Rows("warnings", "account_id"),

@@ -37,8 +37,9 @@ class Mailer:
         self._url = urlsplit(url)
         self._sender = sender
 
-    async def send(self, mail_id: int, *, to: str, subject: str, text: str) -> None:
-        """Send a mail. One that is sent twice has the same `Message-ID`.
+    async def send(self, mail_id: int, *, to: str, subject: str, text: str, unsubscribe: str | None = None) -> None:
+        """Send a mail. One that is sent twice has the same `Message-ID`. `unsubscribe` is the URL that a mail program posts to
+        for no more of them (RFC 8058).
 
         Raises:
             MailRefused: not to this address.
@@ -51,6 +52,9 @@ class Mailer:
         message["Date"] = format_datetime(datetime.now(UTC))
         message["Message-ID"] = f"<{mail_id}@{parseaddr(self._sender)[1].partition('@')[2]}>"
         message["Auto-Submitted"] = "auto-generated"
+        if unsubscribe is not None:
+            message["List-Unsubscribe"] = f"<{unsubscribe}>"
+            message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
         message.set_content(text)
         if self._url.scheme == "file":
             await asyncio.to_thread(self._write, f"{mail_id}.eml", bytes(message))

@@ -39,6 +39,8 @@ class Kind(StrEnum):
     ALIGN = "align"
     PUSH_AGAIN = "push_again"
     TAG = "tag"
+    PUSH = "push"
+    DIGEST = "digest"
     RETRACT = "retract"
     PRUNE = "prune"
     PRUNE_REPLIES = "prune_replies"

@@ -17,7 +17,7 @@ _CONNECTIONS = 16
 
 _IDLE_LENGTH = 2
 
-QUEUES = ("fanout", "bulk", "media", "notify", "mail", "default", "exports")
+QUEUES = ("fanout", "bulk", "media", "notify", "push", "mail", "default", "exports")
 CLOCK = "clock"
 """The queue of what runs by the clock: apart, so that no job can hold it up."""
 _QUEUE_OF = {
@@ -34,7 +34,9 @@ _QUEUE_OF = {
     Kind.PUBLISH: "default",
     Kind.DISCARD: "default",
     Kind.APPROVE: "default",
+    Kind.PUSH: "push",
     Kind.MAIL: "mail",
+    Kind.DIGEST: "mail",
     Kind.AVATAR: "default",
     Kind.ERASE: "default",
     Kind.EXPORT: "exports",

@@ -37,6 +37,18 @@ async def get(connection: Connection, account_id: int, session_id: int) -> Sessi
     return _from_record(record) if record else None
 
 
+async def share(connection: Connection, account_id: int, session_id: int) -> bool:
+    """Let nobody end a session of the account until the transaction ends; False if it has ended."""
+    return bool(
+        await connection.fetchval(
+            "select true from sessions where shard = $1 and id = $2 and account_id = $3 for key share",
+            shard_of(account_id),
+            session_id,
+            account_id,
+        )
+    )
+
+
 async def use(connection: Connection, account_id: int, token_hash: bytes, *, idle_days: int) -> int | None:
     """The id of the session with this token, marked as used now; None if there is none, it idled too long, or the
     account is suspended.
