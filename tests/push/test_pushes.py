@@ -256,6 +256,18 @@ async def test_whom_one_may_not_see_or_mutes_pushes_nothing(pushing: Town, servi
     assert (message["text"], message["count"]) == (f"@u{friend} liked your photo", "1")
 
 
+async def test_of_a_post_whose_author_was_suspended_meanwhile_no_subscriber_is_told(
+    pushing: Town, service: PushService
+) -> None:
+    browser, author = service.browser(), await pushing.account()
+    await pushing.follow(await pushing.owner(browser), author)
+    await pushing.post(author)
+    await pushing.deliver()
+    await pushing.suspend(author)
+    await pushing.push()
+    assert browser.pushes == []
+
+
 async def test_a_session_that_ended_is_not_pushed_to(pushing: Town, service: PushService) -> None:
     browser = service.browser()
     bob = await pushing.owner(browser)
