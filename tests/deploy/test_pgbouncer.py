@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from instafeed.dev.process import Child
 from instafeed.resources import open_resources
 from instafeed.settings import Settings
+from instafeed.storage.database import Connection
 from tests.client import Client, eventually
 from tests.conftest import running_api
 from tests.deploy.compose import DEPLOY
@@ -115,7 +116,7 @@ async def test_nobody_gets_what_another_asked_for(fresh_settings: Settings) -> N
                 # As many statements as there are askers, of which neighbours share a text.
                 assert await connection.fetchval(f"select $1::bigint + {number % 40}", number) == number + number % 40
 
-            async def twice(connection: asyncpg.Connection) -> int:
+            async def twice(connection: Connection) -> int:
                 await connection.execute("select pg_advisory_xact_lock($1)", number)
                 return int(
                     await connection.fetchval(
