@@ -168,6 +168,13 @@ def test_what_scaling_and_alarms_go_by_is_measured(cloud: Cloud) -> None:
     assert {queue for queue in queues if queue != {"Ref": "ScaledBy"}} <= set(QUEUES)
 
 
+def test_a_release_does_not_change_how_many_tasks_there_are() -> None:
+    for name in ("api", "worker"):
+        resources = aws.template(name)["Resources"]
+        assert "DesiredCount" not in resources["Service"]["Properties"]
+        assert resources["Capacity"]["Properties"]["MinCapacity"] == {"Ref": "Fewest"}
+
+
 def test_only_the_balancer_is_open_to_the_world() -> None:
     groups = aws.template("network")["Resources"]
     opened = {
