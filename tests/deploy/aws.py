@@ -33,6 +33,7 @@ PARAMETERS = {
     "OperatorSecret": f"arn:aws:secretsmanager:{REGION}:{_ACCOUNT}:secret:operator-AbCdEf",
     "MailFrom": "instafeed <no-reply@example.org>",
     "AppUrl": "https://example.org",
+    "ApnsApplication": f"arn:aws:sns:{REGION}:{_ACCOUNT}:app/APNS/instafeed",
     "AlarmAddress": "https://events.example.org/integration/1/enqueue",
 }
 """What an operator must give."""

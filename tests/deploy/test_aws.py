@@ -1,12 +1,14 @@
 """deploy/aws: the templates are sound, and give each service what it needs and no more."""
 
 import hashlib
+import inspect
 import ipaddress
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,6 +25,7 @@ from instafeed.imaging.process import Limits
 from instafeed.leftovers import Sweep
 from instafeed.resources import open_resources
 from instafeed.settings import MIB, PREFIX, Settings
+from instafeed.storage.push import mobile
 from instafeed.storage.queue import QUEUES
 from tests.client import Client, eventually
 from tests.conftest import running_api
@@ -59,6 +62,7 @@ SECRETS = {
     "S3_ACCESS_KEY": "id",
     "S3_SECRET_KEY": "secret",
     "MAIL_URL": "smtp+starttls://user:password@email-smtp.us-east-1.amazonaws.com:587",
+    "WEB_PUSH_KEY": urlsafe_b64encode(bytes(31) + b"\1").decode(),
     "SENTRY_DSN": "",
 }
 PARTS = ["Api/api-1", "Api/api-2", "Fanout/worker", "Bulk/worker", "Media/worker", "Others/worker"]
@@ -91,7 +95,7 @@ def test_all_of_it_is_made_but_for_what_the_stand_in_does_not_know(cloud: Cloud)
 
 
 def _settings(container: dict[str, Any], key: str) -> Settings:
-    environ = {item["name"]: item["value"] for item in container.get("environment", [])}
+    environ = {item["name"]: item["value"] for item in container.get("environment", []) if item}
     for secret in container["secrets"]:
         name = secret["name"].removeprefix(PREFIX)
         environ[secret["name"]] = key if name == "MEDIA_CDN_PRIVATE_KEY" else SECRETS[name]
@@ -117,6 +121,9 @@ def test_a_service_gets_the_settings_that_it_needs(cloud: Cloud, signing_key: st
     assert settings.queue_redis_url is not None
     assert settings.mail_url is not None
     assert settings.app_url is not None
+    assert settings.web_push_key is not None
+    assert settings.sns_apns_application == made.values["ApnsApplication"]
+    assert settings.sns_fcm_application is None
     if name.startswith("Api/"):
         assert settings.allowed_hosts == ("api.example.org", HOST)
         assert settings.trusted_proxies == (ipaddress.ip_network(f"{HOST}/32"),)
@@ -254,6 +261,8 @@ def _allowed(policy: list[dict[str, Any]], bucket: str) -> set[tuple[str, str]]:
     found = set()
     for statement in policy:
         assert statement["Effect"] == "Allow"
+        if statement["Resource"] == "*":
+            continue  # SNS, below
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert not any("*" in action for action in actions)
         for prefix in ("", "originals", "renditions", "exports"):
@@ -291,6 +300,15 @@ async def test_each_service_may_do_in_the_bucket_what_it_does_and_nothing_else(
     bucket = made.outputs["Photos"]["Bucket"]
     assert by_api == _allowed(policies["ApiUser"], bucket)
     assert by_workers == _allowed(policies["WorkerUser"], bucket)
+
+
+def test_workers_may_push_and_do_nothing_else_with_sns(cloud: Cloud) -> None:
+    _, _, policies = cloud
+    called = re.findall(r"client\.(\w+)\(|_clients\[[^]]*\]\.(\w+)\(", inspect.getsource(mobile))
+    names = {"".join(word.capitalize() for word in (one or other).split("_")) for one, other in called}
+    [statement] = [statement for statement in policies["WorkerUser"] if statement["Resource"] == "*"]
+    assert {f"sns:{name}" for name in names} == set(statement["Action"])
+    assert not any(statement["Resource"] == "*" for statement in policies["ApiUser"])
 
 
 async def _live(http: httpx.AsyncClient) -> None:
