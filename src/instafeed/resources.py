@@ -55,7 +55,11 @@ class Resources:
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """The resources of one process. None of the servers has to be up: what needs one that is away says so then."""
     async with AsyncExitStack() as stack:
-        db = Database(settings.database_url.get_secret_value(), size=settings.database_pool_size)
+        db = Database(
+            settings.database_url.get_secret_value(),
+            size=settings.database_pool_size,
+            prepares=settings.database_prepared_statements == "on",
+        )
         redis = RedisServer(settings.redis_url.get_secret_value())
         lists = {"window": settings.feed_window, "buckets": settings.feed_buckets, "idle_days": settings.feed_idle_days}
         queue = Queue(settings.queue_url)

@@ -99,6 +99,8 @@ class Settings(BaseModel):
     """PostgreSQL, `postgresql://user:password@host:port/database`."""
     database_pool_size: int = Field(default=10, ge=1, le=200)
     """Connections of one process."""
+    database_prepared_statements: Literal["on", "off"] = "on"
+    """`off` behind a pooler of transactions that knows none, as pgbouncer before 1.21: every statement is then planned anew."""
 
     redis_url: RedisUrl
     """Redis for feeds, sessions, rate limits and events."""

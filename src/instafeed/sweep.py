@@ -31,6 +31,8 @@ async def ring(res: Resources) -> None:
         telemetry.QUEUE_LENGTH.labels(queue).set(length)
         if length < _LONG_QUEUE:
             kinds += kinds_of(queue)
+    for queue, age in (await res.queue.ages()).items():
+        telemetry.QUEUE_AGE.labels(queue).set(age)
     async with res.db.acquire() as connection:
         late = await outbox.ring_late(connection, kinds=kinds, limit=_RING_AT_ONCE)
     for kind, entry_id in late:

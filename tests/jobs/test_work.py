@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from instafeed.models import EventType
 from instafeed.resources import Resources
 from instafeed.storage import outbox
 from instafeed.storage.outbox import Entry, Kind
-from instafeed.storage.queue import Queue
+from instafeed.storage.queue import Queue, queue_name
 from instafeed.work import FollowUp
 from tests.client import eventually
 from tests.feeds.world import World
@@ -204,6 +205,16 @@ async def test_a_long_queue_is_not_made_longer(world: World, monkeypatch: pytest
     await sweep.ring(res)
     assert before >= 10
     assert (await res.queue.lengths())["fanout"] == before
+    await res.queue.close()
+
+
+async def test_a_queue_is_as_old_as_its_oldest_job(world: World) -> None:
+    res = replace(world.res, queue=Queue(world.res.settings.queue_url))
+    assert (await res.queue.ages())["exports"] == 0
+    await res.queue._client.zadd(queue_name("exports"), {"old": (time.time() - 60) * 1000, "new": time.time() * 1000})
+    await sweep.ring(res)
+    shown = telemetry.QUEUE_AGE.labels("exports")._value.get()
+    assert 60 <= shown < 600
     await res.queue.close()
 
 

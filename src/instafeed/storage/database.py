@@ -55,9 +55,11 @@ def _is_gone(connection: Connection) -> bool:
 class Database:
     """A pool of connections that opens lazily, so that a process starts while PostgreSQL is away."""
 
-    def __init__(self, dsn: str, *, size: int) -> None:
+    def __init__(self, dsn: str, *, size: int, prepares: bool) -> None:
+        """A connection that `prepares` keeps its statements, plans included, under names."""
         self._dsn = dsn
         self._size = size
+        self._prepares = prepares
         self._pool: asyncpg.Pool | None = None
 
     async def open(self) -> None:
@@ -70,6 +72,7 @@ class Database:
             command_timeout=_STATEMENT_SECONDS,
             init=_set_up,
             reset=_nothing_to_reset,
+            statement_cache_size=100 if self._prepares else 0,
             max_cached_statement_lifetime=0,  # rare statements are the ones that take long to plan
             server_settings={
                 "application_name": "instafeed",

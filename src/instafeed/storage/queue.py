@@ -1,6 +1,7 @@
 """The job queue: what can be enqueued, on which queue, with which arguments. The outbox is the truth; a job only rings."""
 
 import json
+import time
 from typing import Any
 
 from arq.connections import ArqRedis
@@ -103,6 +104,18 @@ class Queue:
         except (RedisError, OSError, TimeoutError):
             telemetry.REDIS_FAILURES.labels("queue").inc()
             return {}
+
+    async def ages(self) -> dict[str, float]:
+        """For how many seconds each queue's oldest job has been due, 0 for none; jobs that run count too. Empty if the queue's
+        Redis does not answer.
+        """
+        try:
+            oldest = {queue: await self._client.zrange(queue_name(queue), 0, 0, withscores=True) for queue in QUEUES}
+        except (RedisError, OSError, TimeoutError):
+            telemetry.REDIS_FAILURES.labels("queue").inc()
+            return {}
+        now = time.time()
+        return {queue: max(0.0, now - first[0][1] / 1000) if first else 0.0 for queue, first in oldest.items()}
 
     async def is_idle(self, queue: str) -> bool:
         """Whether next to nothing waits in a queue; jobs that run count too. False if the queue's Redis does not answer."""
