@@ -378,7 +378,7 @@ FILES = {
     "another folder": "open(out + '/../outside', 'w')",
     "the photo": "open(source, 'w')",
     "a file out of the way": "os.rename(out + '/there', out + '/../outside')",
-    "a link": "os.symlink('/etc/passwd', out + '/1080.jpg')",
+    "a link": "os.symlink(out + '/../outside', out + '/1080.jpg')",
     "a memory": "open(f'/proc/{os.getppid()}/mem', 'rb')",
 }
 CALLS = {
