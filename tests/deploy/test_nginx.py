@@ -440,6 +440,46 @@ async def echo(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
             await child.stop(signal.SIGTERM, seconds=5)
 
 
+async def test_processes_may_be_replaced_without_a_pause(tmp_path: Path) -> None:
+    """One is back, and nginx would still leave it alone for two seconds, when the other one goes."""
+    port, photos, health, *behind = free_ports(5)
+    conf = write_nginx(tmp_path, None, port=port, photos=photos, health=health)
+    places = {f"api-{n}:8000 resolve": f"{HOST}:{place}" for n, place in enumerate(behind, 1)}
+    for servers in tmp_path.glob("*-servers.conf"):
+        text = servers.read_text().replace("seaweedfs:8333 resolve", f"{HOST}:{photos}")
+        for name, place in places.items():
+            text = text.replace(name, place)
+        servers.write_text(text)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    upstreams = [await asyncio.start_server(answer, HOST, place) for place in behind]
+    with (tmp_path / "log").open("ab") as log:
+        child = await Child.start(nginx_command(conf), environ={}, output=log)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}") as http:
+
+            async def answers() -> bool:
+                with contextlib.suppress(httpx.ConnectError):
+                    return (await http.get("/")).status_code == 200
+                return False
+
+            await eventually(answers)
+            for number, place in enumerate(behind):
+                upstreams[number].close()
+                assert {(await http.post("/")).status_code for _ in range(6)} == {200}
+                upstreams[number] = await asyncio.start_server(answer, HOST, place)
+            upstreams[0].close()
+            assert {(await http.post("/")).status_code for _ in range(6)} == {200}
+    finally:
+        await child.stop(signal.SIGTERM, seconds=5)
+        for upstream in upstreams:
+            upstream.close()
+
+
 def _write_tls(folder: Path, port: int) -> None:
     """The example of TLS with a certificate of ours."""
     text = (DEPLOY / "nginx/tls.example.conf").read_text()
