@@ -387,6 +387,52 @@ async def test_no_read_fails_when_an_api_dies(nginx: Machine, phone: httpx.Async
     assert set(statuses) == {200}
 
 
+async def test_what_is_under_way_is_finished_when_nginx_is_reloaded_or_stopped(
+    nginx: Machine, phone: httpx.AsyncClient
+) -> None:
+    client = await Client.sign_up(phone)
+    photo = large_jpeg(MIB, seed=5)
+
+    async def upload(go_on: asyncio.Event) -> Any:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield photo[:300_000]
+            await go_on.wait()
+            yield photo[300_000:]
+
+        return await client.call("POST", "/v1/media", 201, content=pieces())
+
+    async def asks() -> int:
+        # On a connection of its own: those that are idle are closed.
+        return (await phone.get("/livez", headers={"Connection": "close"})).status_code
+
+    async def refuses() -> bool:
+        try:
+            await asks()
+        except httpx.TransportError:
+            return True
+        return False
+
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        before = await _received(nginx)
+        go_on = asyncio.Event()
+        uploading = asyncio.create_task(upload(go_on))
+
+        async def came(before: float = before) -> bool:
+            return await _received(nginx) > before
+
+        await eventually(came)
+        nginx.children["nginx"].send(number)
+        if number == signal.SIGHUP:
+            assert {await asks() for _ in range(20)} == {200}
+        else:
+            await eventually(refuses)
+        go_on.set()
+        assert (await uploading)["status"] == "processing"
+    assert await nginx.children["nginx"].wait() == 0
+    await nginx.start("nginx")
+    await nginx.answers("nginx", "/", url=nginx.url("nginx-health"))
+
+
 class Echo:
     """An upstream that answers with what it got, as text."""
 
