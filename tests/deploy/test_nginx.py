@@ -514,10 +514,10 @@ async def test_processes_may_be_replaced_without_a_pause(tmp_path: Path) -> None
                 return False
 
             await eventually(answers)
-            for number, place in enumerate(behind):
-                upstreams[number].close()
+            for at, gone in enumerate(behind):
+                upstreams[at].close()
                 assert {(await http.post("/")).status_code for _ in range(6)} == {200}
-                upstreams[number] = await asyncio.start_server(answer, HOST, place)
+                upstreams[at] = await asyncio.start_server(answer, HOST, gone)
             upstreams[0].close()
             assert {(await http.post("/")).status_code for _ in range(6)} == {200}
     finally:
