@@ -140,7 +140,7 @@ async def fleet(endpoints: Endpoints, empty_database: str, tmp_path: Path) -> As
         re.sub(r"(?ms)^api_ports.*", "", text)
         + f"""
         api_ports = [{api}]
-        ready_seconds = 60
+        ready_seconds = 120
         [workers.all]
         queues = "{",".join(QUEUES)}"
         metrics_port = {metrics}
