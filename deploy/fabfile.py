@@ -80,6 +80,8 @@ class Fleet:
             places = [Place(name, **place) for name, place in found.pop("hosts").items()]
             workers = {name: Worker(**worker) for name, worker in found.pop("workers").items()}
             files = {name: path.parent / found.pop(name) for name in ("environment", "known_hosts")}
+            for file in files.values():
+                file.stat()
             return cls(places=places, workers=workers, **files, **found)
         except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
             raise Exit(f"{path}: {error}") from None

@@ -42,6 +42,28 @@ def test_the_example_of_a_fleet_names_every_queue() -> None:
     assert sorted(",".join(worker["queues"] for worker in workers).split(",")) == sorted(QUEUES)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("ready_seconds = 60", "", "missing 1 required positional argument: 'ready_seconds'"),
+        ("balancers =", "balancer =", "unexpected keyword argument 'balancer'"),
+        ("[hosts.two]", "[hosts.one]", "Cannot declare ('hosts', 'one') twice"),
+        ('environment = "environment"', 'environment = "nowhere"', "No such file or directory"),
+    ],
+)
+def test_what_is_wrong_in_a_fleet_is_said(tmp_path: Path, old: str, new: str, said: str) -> None:
+    shutil.copytree(DEPLOY, tmp_path, dirs_exist_ok=True)
+    text = (DEPLOY / "fleet.example.toml").read_text()
+    assert old in text
+    (tmp_path / "fleet.toml").write_text(text.replace(old, new))
+    for name in ("environment", "known_hosts"):
+        (tmp_path / name).write_text("")
+    done = subprocess.run([_FAB, "restart", "--dry-run"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 class Checkout:
     """A repository like ours, in which releases are made."""
 
