@@ -175,6 +175,10 @@ class Host:
             return False
         return True
 
+    def journal(self, unit: str) -> str:
+        """The last lines that a unit has written."""
+        return self.run(f"journalctl --no-pager -q -n 20 -o cat -u {unit} || true")
+
     def unpack(self, archive: Path, folder: str) -> None:
         """Unpack a tar file there, as root, with the modes that it names."""
         if self._dry_run:
@@ -294,7 +298,7 @@ def deploy(c: Context, version: str = "HEAD", fleet: str = "fleet.toml", dry_run
             build(version, archive)
         with alone(hosts):
             at_once(hosts, place)
-            hosts[0].run(f"systemctl start instafeed-migrate@{release}.service")
+            migrate(hosts[0], f"instafeed-migrate@{release}.service")
             replace_all(hosts, found, lambda _: folder)
             at_once(hosts, forget_old)
 
@@ -315,6 +319,12 @@ def restart(c: Context, fleet: str = "fleet.toml", dry_run: bool = False) -> Non
     with reached(c, found, dry_run=dry_run) as hosts, alone(hosts):
         for host in hosts:
             replace(host, found, found.processes(host.place))
+
+
+def migrate(host: Host, unit: str) -> None:
+    """Bring the schema up to date. Raises: Exit: it could not be done, and no process was touched."""
+    if not host.succeeds(f"systemctl start {unit}"):
+        raise Exit(f"{host.place.name}: the migrations failed, all processes run as before:\n{host.journal(unit)}")
 
 
 def check_previous(host: Host) -> None:
@@ -349,8 +359,9 @@ def replace_all(hosts: Sequence[Host], fleet: Fleet, release: Callable[[Host], s
 class NotReady(Exit):
     """A process does not get ready; `replaced` are it and those before it."""
 
-    def __init__(self, host: Host, replaced: list[Process], said: str) -> None:
-        super().__init__(f"{host.place.name}: {replaced[-1].unit} is not ready:\n{said}", code=1)
+    def __init__(self, host: Host, replaced: list[Process]) -> None:
+        unit = replaced[-1].unit
+        super().__init__(f"{host.place.name}: {unit} is not ready:\n{host.journal(unit)}", code=1)
         self.replaced = replaced
 
 
@@ -367,8 +378,7 @@ def replace(host: Host, fleet: Fleet, processes: list[Process]) -> None:
     """
     for number, process in enumerate(processes, 1):
         if not (host.succeeds(f"systemctl restart {process.unit}") and host.is_ready(process, fleet.ready_seconds)):
-            said = host.run(f"journalctl --no-pager -q -n 20 -o cat -u {process.unit} || true")
-            raise NotReady(host, processes[:number], said)
+            raise NotReady(host, processes[:number])
 
 
 def forget_old(host: Host) -> None:

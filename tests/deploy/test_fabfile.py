@@ -75,14 +75,19 @@ class Checkout:
             shutil.copy(ROOT / name, folder)
         self._git("init", "-q")
 
-    def release(self, version: str, *, broken: bool = False) -> None:
+    def release(self, version: str, *, broken: bool = False, bad_migration: bool = False) -> None:
         """Commit and tag a release; a broken one cannot serve."""
+        migrations = self.folder / "migrations"
+        bad = migrations / f"{len(list((ROOT / 'migrations').glob('0*.sql'))) + 1:04}_bad.sql"
+        bad.unlink(missing_ok=True)
+        if bad_migration:
+            bad.write_text("select no_such_column;\n")
         path = self.folder / "pyproject.toml"
         path.write_text(re.sub(r'(?m)^version = ".*"$', f'version = "{version}"', path.read_text()))
         server = self.folder / "src/instafeed/api/server.py"
         good = (ROOT / "src/instafeed/api/server.py").read_text()
         server.write_text(good + "\nraise RuntimeError('a broken release')\n" if broken else good)
-        self._git("add", "src", "pyproject.toml", "migrations", "README.md", "LICENSE")
+        self._git("add", "--all", "src", "pyproject.toml", "migrations", "README.md", "LICENSE")
         self._git("commit", "-q", "-m", version)
         self._git("tag", version)
 
@@ -305,6 +310,12 @@ async def test_releases_come_and_go_under_load_without_a_failed_request(fleet: F
             assert status != 0
             assert "Stopped at one." in said
             assert "a broken release" in said, "the operator is shown why"
+            assert await fleet.versions() == [f"1.0.{DEPLOYS}"] * 2
+
+            checkout.release("6.6.7", bad_migration=True)
+            status, said = await fleet.fab("deploy", "--version=6.6.7")
+            assert status != 0
+            assert "no_such_column" in said
             assert await fleet.versions() == [f"1.0.{DEPLOYS}"] * 2
 
             await fleet.deployed("rollback")
