@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from pydantic import ValidationError
@@ -134,27 +133,16 @@ def _dev(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    import uvicorn  # noqa: PLC0415 - commands import what they need: it takes a second
-
-    from instafeed import telemetry  # noqa: PLC0415
-    from instafeed.api import server  # noqa: PLC0415
+    from instafeed import telemetry  # noqa: PLC0415 - commands import what they need: it takes a second
     from instafeed.api.app import create_app  # noqa: PLC0415
+    from instafeed.api.server import Server  # noqa: PLC0415
 
     settings = Settings.from_environ(os.environ)
     telemetry.set_up(settings, process="api")
     _raise_file_limit()
     app = create_app(settings)
     _collect_seldom()
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            # Open event streams would hold the shutdown up until its time limit.
-            if hub := getattr(app.state, "hub", None):
-                hub.close()
-            super().handle_exit(sig, frame)
-
-    config = server.configure(app, host=options.host, port=options.port, timeout_graceful_shutdown=20)
-    Server(config).run()
+    Server(app, host=options.host, port=options.port).run()
     return 0
 
 

@@ -216,17 +216,11 @@ class Machine:
 
     def _prepare_nginx(self, service: str) -> None:
         self._write_program("nginx", f'exec {program("nginx")} "$@"')
-        ports = self.ports
-        upstreams = "".join(
-            f"upstream {name} {{ zone {name} 256k; {servers} keepalive 8; }}\n"
-            for name, servers in (
-                ("api", f"server {HOST}:{ports['api-1']}; server {HOST}:{ports['api-2']};"),
-                ("photos", f"server {HOST}:{ports['seaweedfs']};"),
-            )
-        )
-        write_nginx(
-            self._folder(service), upstreams, port=ports["nginx"], photos=ports["photos"], health=ports["nginx-health"]
-        )
+        folder, ports = self._folder(service), self.ports
+        write_nginx(folder, None, port=ports["nginx"], photos=ports["photos"], health=ports["nginx-health"])
+        for servers in folder.glob("*-servers.conf"):
+            names = r"server ([\w-]+):\d+ resolve"
+            servers.write_text(re.sub(names, lambda name: f"server {HOST}:{ports[name[1]]}", servers.read_text()))
 
     def _prepare_prometheus(self, service: str) -> None:
         folder = self._folder(service)
@@ -266,10 +260,11 @@ def nginx_command(conf: Path) -> list[str]:
     return [found, "-c", str(conf), "-g", _foreground()]
 
 
-def write_nginx(folder: Path, upstreams: str, *, port: int, photos: int, health: int) -> Path:
-    """Our nginx.conf with other ports, upstreams and places for its files; returns its path."""
+def write_nginx(folder: Path, upstreams: str | None, *, port: int, photos: int, health: int) -> Path:
+    """Our nginx.conf with other ports, places for its files and, if they are given, upstreams; returns its path."""
     shutil.copytree(DEPLOY / "nginx", folder, dirs_exist_ok=True)
-    (folder / "upstreams.conf").write_text(upstreams)
+    if upstreams is not None:
+        (folder / "upstreams.conf").write_text(upstreams)
     moved = {
         "listen 8080": f"listen {HOST}:{port}",
         "listen 8081": f"listen {HOST}:{photos}",

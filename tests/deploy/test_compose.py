@@ -207,8 +207,9 @@ def test_postgres_has_a_connection_for_everybody() -> None:
 
 
 def test_nginx_and_prometheus_name_the_services_as_they_are() -> None:
-    upstreams = re.findall(r"server ([\w-]+):(\d+) ", (DEPLOY / "nginx/upstreams.conf").read_text())
-    assert upstreams == [("api-1", "8000"), ("api-2", "8000"), ("seaweedfs", "8333")]
+    servers = "".join((DEPLOY / f"nginx/{name}-servers.conf").read_text() for name in ("api", "photos"))
+    upstreams = re.findall(r"server ([\w-]+):(\d+) ", servers)
+    assert upstreams == [("api-1", "8000"), ("api-2", "8000")] * 2 + [("seaweedfs", "8333")]
     assert all(name in SERVICES for name, _ in upstreams)
     jobs = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]
     assert jobs[0]["static_configs"][0]["targets"] == ["api-1:8000", "api-2:8000"]

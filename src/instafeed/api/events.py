@@ -1,7 +1,8 @@
 """What happens in the home feed, as it happens."""
 
 import functools
-from typing import Annotated, cast
+import random
+from typing import Annotated, Literal, cast
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
@@ -18,6 +19,8 @@ router = APIRouter(tags=["feeds"])
 
 _HINT = b"retry: 1000\n"
 """After how many milliseconds a client comes back."""
+_SPREAD_MILLISECONDS = 1000, 10_000
+"""The same after an end: a process that stops ends thousands of streams at once, and they are not to return at once."""
 
 
 @router.get(
@@ -76,7 +79,11 @@ class _EventStream(Response):
 
 async def _go_on(hub: EventHub, stream: Stream, connection: Http, receive: Receive, send: Send) -> None:
     async def write(item: Item) -> None:
-        await send({"type": "http.response.body", "body": _text(item), "more_body": item is not Signal.END})
+        if item is Signal.END:
+            hint = b"retry: %d\n\n" % random.randint(*_SPREAD_MILLISECONDS)  # noqa: S311 - no secret
+            await send({"type": "http.response.body", "body": hint, "more_body": False})
+        else:
+            await send({"type": "http.response.body", "body": _text(item), "more_body": True})
 
     try:
         stream.start(write, lambda item: connection.write_now(_text(item)), connection.abort)
@@ -88,7 +95,7 @@ async def _go_on(hub: EventHub, stream: Stream, connection: Http, receive: Recei
 
 
 @functools.lru_cache(maxsize=256)  # one event is the same for thousands of streams
-def _text(item: Item) -> bytes:
+def _text(item: Event | Beginning | Literal[Signal.ALIVE]) -> bytes:
     match item:
         case Beginning(id):
             return f"id: {id}\n\n".encode()
@@ -97,5 +104,3 @@ def _text(item: Item) -> bytes:
             return f"id: {item.id}\nevent: {item.type.value}\ndata: {data}\n\n".encode()
         case Signal.ALIVE:
             return b":\n\n"
-        case Signal.END:
-            return b""

@@ -1,7 +1,12 @@
 """How HTTP comes in: uvicorn, with what comes before a body bounded, and an answer of ours to what is no HTTP."""
 
 import asyncio
+import contextlib
+import os
 import secrets
+import socket
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -13,6 +18,8 @@ from instafeed.api.errors import FRAMEWORK, problem
 _MAX_HEAD_BYTES = 64 * 1024
 _LINGER_SECONDS = 2.0
 _PASS_OVER_SECONDS = 30.0
+_DRAIN_SECONDS = 1.0
+_STOP_SECONDS = 20
 
 
 def configure(app: FastAPI, **options: Any) -> uvicorn.Config:
@@ -30,6 +37,52 @@ def configure(app: FastAPI, **options: Any) -> uvicorn.Config:
         timeout_keep_alive=75,
         **options,
     )
+
+
+class Server(uvicorn.Server):
+    """The API's program, which stops without a request that fails, behind a proxy that tries a refused one elsewhere.
+
+    New connections are refused from the moment at which the last is taken in. On those that are there requests are answered
+    for 1 s more and the client is told that each is the last; only then are idle ones closed, for a close that meets a request
+    on its way is one that a proxy may not repeat. What still runs has 20 s.
+    """
+
+    def __init__(self, app: FastAPI, **options: Any) -> None:
+        self._app = app
+        super().__init__(configure(app, timeout_graceful_shutdown=_STOP_SECONDS, **options))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop soon. Open event streams would hold that up until its time limit: they end now."""
+        if hub := getattr(self._app.state, "hub", None):
+            hub.close()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse, drain, close."""
+        await self._refuse_new()
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        if self.server_state.connections:
+            await asyncio.sleep(_DRAIN_SECONDS)
+        await super().shutdown(sockets)
+
+    async def _refuse_new(self) -> None:
+        # The system has completed connections that nobody has taken in yet, and would reset them with their requests.
+        queues = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
+        for server in self.servers:
+            server.close()
+        waiting = [connection for queue in queues for connection in _rest_of(queue)]
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> "Http":
+        return Http(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def _rest_of(queue: socket.socket) -> Iterator[socket.socket]:
+    with queue, contextlib.suppress(OSError):  # none is left, or no descriptor for it
+        queue.setblocking(False)
+        while True:
+            yield queue.accept()[0]
 
 
 class Http(HttpToolsProtocol):
