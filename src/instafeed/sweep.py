@@ -41,6 +41,7 @@ async def ring(res: Resources) -> None:
         pending, dead, _ = await outbox.counts(connection)
     telemetry.OUTBOX_PENDING.set(pending)
     telemetry.OUTBOX_DEAD.set(dead)
+    telemetry.SWEPT_AT.set_to_current_time()
 
 
 async def publish(res: Resources) -> None:

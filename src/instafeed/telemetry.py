@@ -42,6 +42,7 @@ QUEUE_LENGTH = Gauge("instafeed_queue_length", "Jobs that wait.", ["queue"])
 QUEUE_AGE = Gauge("instafeed_queue_age_seconds", "Time for which a queue's oldest job has been due.", ["queue"])
 OUTBOX_PENDING = Gauge("instafeed_outbox_pending", "Outbox entries that are late.")
 OUTBOX_DEAD = Gauge("instafeed_outbox_dead", "Outbox entries that were given up.")
+SWEPT_AT = Gauge("instafeed_sweep_timestamp_seconds", "When this process last swept, since the Unix epoch.")
 REDIS_FAILURES = Counter("instafeed_redis_failures_total", "Redis calls that failed and were done without.", ["reason"])
 
 

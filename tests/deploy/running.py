@@ -233,8 +233,9 @@ class Machine:
             flags=re.DOTALL,
         )
         moved = {f"api-{n}:8000": f"{HOST}:{ports[f'api-{n}']}" for n in (1, 2)}
-        moved |= {"localhost:9090": f"{HOST}:{ports['prometheus']}", "scrape_interval: 15s": "scrape_interval: 1s"}
+        moved |= {"localhost:9090": f"{HOST}:{ports['prometheus']}", "_interval: 15s": "_interval: 1s"}
         (folder / "prometheus.yml").write_text(_replaced(text, moved))
+        shutil.copy(DEPLOY / "prometheus/alerts.yml", folder)
 
     def _weed_options(self) -> list[str]:
         return [

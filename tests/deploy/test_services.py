@@ -113,3 +113,19 @@ async def test_prometheus_reads_everybodys_metrics(machine: Machine) -> None:
         await eventually(up, seconds=20)
         found = (await http.get("/api/v1/label/__name__/values")).json()["data"]
         assert {"instafeed_http_requests_total", "instafeed_outbox_dead"} <= set(found), json.dumps(found)
+
+        async def judged() -> bool:
+            groups = (await http.get("/api/v1/rules")).json()["data"]["groups"]
+            health = [rule["health"] for group in groups for rule in group["rules"]]
+            return len(health) > 20 and set(health) == {"ok"}
+
+        # Each rule can be judged, of what is there.
+        await eventually(judged, seconds=60)
+
+        async def counted() -> list[Any]:
+            answer = (await http.get("/api/v1/query", params={"query": "instafeed:outbox_dead:fresh"})).json()
+            found: list[Any] = answer["data"]["result"]
+            return found
+
+        # A worker sweeps, and says so.
+        assert (await eventually(counted, seconds=60))[0]["value"][1] == "0"

@@ -1,0 +1,99 @@
+"""The alerts fire when they should, name metrics that there are, and each has its section of the runbook."""
+
+import re
+import subprocess
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from prometheus_client import Counter, Gauge, Histogram
+
+from instafeed import telemetry
+from instafeed.resources import Resources
+from tests.deploy.compose import DEPLOY, ROOT
+from tests.deploy.running import program
+
+RULES = DEPLOY / "prometheus/alerts.yml"
+TESTS = DEPLOY / "prometheus/alerts_test.yml"
+RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+
+
+def promtool(*words: object, stdin: str | None = None) -> None:
+    """Run promtool, and expect it to be content."""
+    found = program("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed")
+    done = subprocess.run([found, *map(str, words)], input=stdin, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def rules() -> list[dict[str, Any]]:
+    """All rules, recorded ones too."""
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    """The alerts by their names."""
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def test_the_rules_are_valid_and_pass_their_tests() -> None:
+    promtool("check", "rules", RULES)
+    promtool("test", "rules", TESTS)
+
+
+def test_each_alert_is_tested_both_ways() -> None:
+    fires: set[str] = set()
+    rests: set[str] = set()
+    for group in yaml.safe_load(TESTS.read_text())["tests"]:
+        for case in group["alert_rule_test"]:
+            (fires if case.get("exp_alerts") else rests).add(case["alertname"])
+    assert fires == rests == alerts().keys()
+
+
+def test_each_alert_leads_to_its_section_of_the_runbook_and_each_section_has_its_alert() -> None:
+    sections = re.findall(r"^### (\w+)$", RUNBOOK, re.MULTILINE)
+    assert sections == list(alerts())
+    for name, rule in alerts().items():
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert rule["annotations"].keys() == {"summary", "runbook_url"}
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+
+
+def test_links_within_the_runbook_lead_somewhere() -> None:
+    headings = re.findall(r"^##+ (.+)$", RUNBOOK, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK)) <= anchors
+
+
+def test_the_rules_name_metrics_and_labels_that_there_are() -> None:
+    parts: dict[type, tuple[str, ...]] = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_count", "_sum")}
+    labels = {
+        family.name + part: {*metric._labelnames, "le", "job", "instance"}
+        for metric in vars(telemetry).values()
+        if type(metric) in parts
+        for family in metric.describe()
+        for part in parts[type(metric)]
+    }
+    assert labels
+    for rule in rules():
+        # A colon is in the names of recorded rules.
+        for name, selector in re.findall(r"\b(instafeed_\w+)\b(?!:)(?:\{([^}]*)\})?", rule["expr"]):
+            assert name in labels, rule
+            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) <= labels[name], rule
+        recorded = {rule["record"] for rule in rules() if "record" in rule}
+        assert set(re.findall(r"\binstafeed:[\w:]+", rule["expr"])) <= recorded
+
+
+async def test_what_the_api_shows_is_as_prometheus_wants_it(http: httpx.AsyncClient) -> None:
+    await http.get("/v1/limits")
+    promtool("check", "metrics", stdin=(await http.get("/metrics")).text)
+
+
+async def test_the_statements_of_the_runbook_can_be_run(res: Resources) -> None:
+    blocks = re.findall(r"^```sql\n(.*?)^```$", RUNBOOK, re.DOTALL | re.MULTILINE)
+    assert blocks
+    async with res.db.acquire() as connection:
+        for statement in "".join(blocks).split(";\n")[:-1]:
+            await connection.execute(f"explain {statement}")
