@@ -1,16 +1,21 @@
-"""Whether the servers answer, for `/readyz` and `instafeed check`."""
+"""Whether the servers answer, for `/readyz`, `/status` and `instafeed check`."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
+from instafeed import tasks
 from instafeed.errors import InstafeedError
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import migrations
 
 _SECONDS = 2.5
+_LONGEST_WAIT_SECONDS = 300.0
+# What depends on other people's servers, or is as long as an account is old.
+_PATIENT = {"mail", "push", "exports"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +62,42 @@ async def _database(res: Resources) -> None:
 async def _redis(res: Resources) -> None:
     for node in await res.redis.nodes():
         await node.send("PING")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Whether the product works as a whole, and in how many seconds that was found out."""
+
+    works: bool
+    seconds: float
+
+
+class Watch:
+    """Finds out whether the product works: for all who ask at the same time at once, and not again while that is fresh."""
+
+    def __init__(self, res: Resources, *, fresh_seconds: float = 5) -> None:
+        self._res = res
+        self._fresh_seconds = fresh_seconds
+        self._latest: asyncio.Task[Status] | None = None
+        self._stale_at = 0.0
+
+    async def read(self) -> Status:
+        """What was found out; takes some 3 s at most."""
+        if self._latest is None or (self._latest.done() and time.monotonic() >= self._stale_at):
+            self._latest = asyncio.create_task(self._look())
+        # Whoever goes away leaves the others their answer.
+        return await asyncio.shield(self._latest)
+
+    async def close(self) -> None:
+        """Ask the servers no more."""
+        if self._latest is not None:
+            await tasks.end(self._latest)
+
+    async def _look(self) -> Status:
+        began = time.monotonic()
+        parts, ages = await asyncio.gather(check_all(self._res), self._res.queue.ages())
+        waits = [age for queue, age in ages.items() if queue not in _PATIENT]
+        works = all(part.ready for part in parts) and max(waits, default=0.0) < _LONGEST_WAIT_SECONDS
+        ended = time.monotonic()
+        self._stale_at = ended + self._fresh_seconds
+        return Status(works, ended - began)

@@ -350,6 +350,8 @@ ALLOWED = {
     "/v1/limits": "GET",
     "/livez": "GET",
     "/readyz": "GET",
+    "/status": "GET",
+    "/status.xml": "GET",
     "/metrics": "GET",
 }
 

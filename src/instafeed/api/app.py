@@ -40,6 +40,7 @@ from instafeed.api import (
     uploads,
 )
 from instafeed.api.context import RequestContext
+from instafeed.checks import Watch
 from instafeed.events import EventHub
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
@@ -49,6 +50,7 @@ from instafeed.version import VERSION
 class _State(TypedDict):
     resources: Resources
     hub: EventHub
+    watch: Watch
 
 
 class Api(FastAPI):
@@ -69,14 +71,15 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[_State]:
         async with open_resources(settings) as res:
-            hub = EventHub(res)
+            hub, watch = EventHub(res), Watch(res)
             running = asyncio.create_task(hub.run())
             app.state.hub = hub
             try:
-                yield {"resources": res, "hub": hub}
+                yield {"resources": res, "hub": hub, "watch": watch}
             finally:
                 hub.close()
                 await tasks.end(running)
+                await watch.close()
 
     app = Api(
         settings,

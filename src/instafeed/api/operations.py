@@ -1,16 +1,22 @@
 """For operators: limits, health, metrics."""
 
-from fastapi import APIRouter, Response
+from typing import cast
+
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from instafeed import entities, scheduled, tags
 from instafeed.api import limits, schemas, strict_json, text
 from instafeed.api.dependencies import MAX_LIMIT, Res
-from instafeed.checks import check_all
+from instafeed.checks import Watch, check_all
 from instafeed.imaging.sniff import Format
 from instafeed.storage.blobs import PART_BYTES
 
 router = APIRouter(tags=["operations"])
+
+_XML = {
+    "text/xml": {"schema": {"type": "string"}, "example": "<pingdom_http_custom_check></pingdom_http_custom_check>"}
+}
 
 
 @router.get("/v1/limits", summary="What is taken")
@@ -64,6 +70,37 @@ async def get_readyz(response: Response, res: Res) -> schemas.Readiness:
     return schemas.Readiness(
         ready=ready, parts=[schemas.ReadinessPart(name=part.name, ready=part.ready) for part in parts]
     )
+
+
+@router.get(
+    "/status",
+    summary="Whether the product works",
+    responses={503: {"model": schemas.Status, "description": "Something does not work."}},
+)
+async def get_status(request: Request, response: Response) -> schemas.Status:
+    """For uptime checkers: whether database, Redis and photo store answer and work gets done. An answer is some seconds old at
+    most; what is wrong it does not tell.
+    """
+    found = await cast("Watch", request.state.watch).read()
+    response.status_code = 200 if found.works else 503
+    return schemas.Status(status="ok" if found.works else "down", seconds=found.seconds)
+
+
+@router.get(
+    "/status.xml",
+    summary="Whether the product works, for Pingdom",
+    response_class=Response,
+    responses={200: {"content": _XML}, 503: {"content": _XML, "description": "Something does not work."}},
+)
+async def get_status_xml(request: Request) -> Response:
+    """The same as `GET /status` in the form of Pingdom's custom HTTP check, which wants milliseconds above 0."""
+    found = await cast("Watch", request.state.watch).read()
+    status, milliseconds = "OK" if found.works else "DOWN", max(found.seconds * 1000, 0.001)
+    body = (
+        f"<pingdom_http_custom_check><status>{status}</status>"
+        f"<response_time>{milliseconds:.3f}</response_time></pingdom_http_custom_check>\n"
+    )
+    return Response(body, 200 if found.works else 503, media_type="text/xml")
 
 
 @router.get(

@@ -1058,6 +1058,14 @@ class Readiness(_Response):
     parts: list[ReadinessPart]
 
 
+class Status(_Response):
+    """Whether the product works as a whole."""
+
+    status: Literal["ok", "down"] = Field(examples=["ok"])
+    seconds: float = Field(examples=[0.012])
+    """In what time that was found out."""
+
+
 class Liveness(_Response):
     """The process answers."""
 
