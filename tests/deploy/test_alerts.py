@@ -1,5 +1,6 @@
 """The alerts fire when they should, name metrics that there are, and each has its section of the runbook."""
 
+import json
 import re
 import subprocess
 from typing import Any
@@ -38,6 +39,12 @@ def alerts() -> dict[str, dict[str, Any]]:
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
+def charts() -> list[str]:
+    """What Grafana's charts ask for."""
+    dashboard = json.loads((DEPLOY / "grafana/instafeed.json").read_text())
+    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+
 def test_the_rules_are_valid_and_pass_their_tests() -> None:
     promtool("check", "rules", RULES)
     promtool("test", "rules", TESTS)
@@ -67,7 +74,7 @@ def test_links_within_the_runbook_lead_somewhere() -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK)) <= anchors
 
 
-def test_the_rules_name_metrics_and_labels_that_there_are() -> None:
+def test_rules_and_charts_name_metrics_and_labels_that_there_are() -> None:
     parts: dict[type, tuple[str, ...]] = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_count", "_sum")}
     labels = {
         family.name + part: {*metric._labelnames, "le", "job", "instance"}
@@ -77,13 +84,13 @@ def test_the_rules_name_metrics_and_labels_that_there_are() -> None:
         for part in parts[type(metric)]
     }
     assert labels
-    for rule in rules():
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    for asked in [*(rule["expr"] for rule in rules()), *charts()]:
         # A colon is in the names of recorded rules.
-        for name, selector in re.findall(r"\b(instafeed_\w+)\b(?!:)(?:\{([^}]*)\})?", rule["expr"]):
-            assert name in labels, rule
-            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) <= labels[name], rule
-        recorded = {rule["record"] for rule in rules() if "record" in rule}
-        assert set(re.findall(r"\binstafeed:[\w:]+", rule["expr"])) <= recorded
+        for name, selector in re.findall(r"\b(instafeed_\w+)\b(?!:)(?:\{([^}]*)\})?", asked):
+            assert name in labels, asked
+            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) <= labels[name], asked
+        assert set(re.findall(r"\binstafeed:[\w:]+", asked)) <= recorded
 
 
 async def test_what_the_api_shows_is_as_prometheus_wants_it(http: httpx.AsyncClient) -> None:

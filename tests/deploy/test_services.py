@@ -15,6 +15,7 @@ from redis.exceptions import AuthenticationError
 from tests.client import eventually
 from tests.deploy.compose import COMPOSE, DEPLOY
 from tests.deploy.running import Machine, free_ports, packaged, program
+from tests.deploy.test_alerts import charts
 
 HEALTH = ["api-1", "api-2", "worker", "media-worker", "valkey-feeds", "valkey-queue", "seaweedfs"]
 
@@ -126,6 +127,10 @@ async def test_prometheus_reads_everybodys_metrics(machine: Machine) -> None:
             answer = (await http.get("/api/v1/query", params={"query": "instafeed:outbox_dead:fresh"})).json()
             found: list[Any] = answer["data"]["result"]
             return found
+
+        for asked in charts():
+            query = asked.replace("$__rate_interval", "1m")
+            assert (await http.get("/api/v1/query", params={"query": query})).json()["status"] == "success", query
 
         # A worker sweeps, and says so.
         assert (await eventually(counted, seconds=60))[0]["value"][1] == "0"
