@@ -5,7 +5,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -215,3 +215,22 @@ def test_rate_limits_cannot_be_off_in_production(settings: Settings) -> None:
     with pytest.raises(ValidationError, match="rate_limits=off is refused in production"):
         changed(settings, {"environment": "production"})
     assert changed(settings, {"environment": "production", "rate_limits": "on"}).rate_limits == "on"
+
+
+async def test_another_secret_key_ends_cursors_and_no_session(
+    settings: Settings, sign_up: Callable[..., Awaitable[Client]]
+) -> None:
+    ada = await sign_up()
+    for _ in range(2):
+        await ada.follow(await sign_up())
+    path = f"/v1/accounts/{ada.id}/following"
+    page = await ada.call("GET", path, params={"limit": 1})
+    rotated = changed(settings, {"secret_key": secrets.token_hex(32)})
+    async with running_api(rotated) as url, httpx.AsyncClient(base_url=url, headers=ada.headers) as client:
+        assert (await client.get("/v1/me")).status_code == 200
+        old = await client.get(path, params={"cursor": page["next_cursor"]})
+        assert (old.status_code, old.json()["errors"][0]["pointer"]) == (422, "cursor")
+        again = (await client.get(path, params={"limit": 1})).json()
+        assert again["items"] == page["items"]
+        rest = await client.get(path, params={"cursor": again["next_cursor"]})
+        assert len(rest.json()["items"]) == 1
