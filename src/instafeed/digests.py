@@ -64,7 +64,7 @@ async def _write(res: Resources, account_id: int, connection: Connection) -> _Wr
     account = await account_rows.get(connection, account_id)
     to = (await email_rows.get(connection, account_id)).confirmed
     inbox = await inbox_rows.get(connection, account_id)
-    viewer = Viewer(account_id, 0, "")
+    viewer = Viewer.of(account_id)
     above = max(mailed_id, inbox.read_id - activity_rows.STILL)
     off = [kind for kind in ActivityKind if inbox.preferences.audience(kind, Channel.MAIL) is Audience.OFF]
     rows = await activity_rows.page(

@@ -257,7 +257,7 @@ async def _pages_of_media(res: Resources, account_id: int) -> AsyncIterator[list
 def _lists(res: Resources, export: Export) -> dict[str, _Pages]:
     """Every JSON file, page by page, by its name."""
     me = export.account_id
-    viewer = Viewer(me, 0, "")
+    viewer = Viewer.of(me)
     return {
         "account": _account(res, me),
         "photos": _told(_pages_of_media(res, me)),

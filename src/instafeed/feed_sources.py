@@ -135,7 +135,7 @@ class ReadAheadReader:
         count = wanted + SPARE
         found = _slice(held.ids, below, count)
         batch = Window(found, found[-1] if len(found) == count else held.floor)
-        if self._rights.merged:
+        if self._rights.celebrities or self._rights.tags:
             async with self._sql() as connection:
                 recent = await authored(connection, self._rights.celebrities, below=below, limit=count)
                 by_tags = await tagged(connection, self._rights.tags, below=below, limit=count)

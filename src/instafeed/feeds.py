@@ -176,10 +176,6 @@ async def _window(res: Resources, me: int, look: Look | None, rights: Rights, sq
     return WindowReader(res, me, rights, window, sql, whole=whole) if window else None
 
 
-def _shown_by_no_tag(_: CachedPost, __: Sides) -> bool:
-    return False
-
-
 class _Filling:
     """A page while it is filled: with one post more than it shows, to know whether there is a next one."""
 
@@ -261,12 +257,11 @@ class _Filling:
         self.counts |= beside.counts
         self.marks |= beside.marks
         self._met_hidden = self._met_hidden or len(posts) < len(ids)
-        shown = self._shown_by_tag if self._rights.tags else _shown_by_no_tag
         self.shown += [
             (id_, post)
             for id_ in ids
             if (post := posts.get(id_)) is not None
-            and (post.author_id in sides.authors or post.author_id == self._me or shown(post, sides))
+            and (post.author_id in sides.authors or post.author_id == self._me or self._shown_by_tag(post, sides))
         ]
 
     def _shown_by_tag(self, post: CachedPost, sides: Sides) -> bool:

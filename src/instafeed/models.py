@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from instafeed import ids
 
@@ -36,6 +36,11 @@ class Viewer:
     session_id: int
     session_key: str
     """What the session is called in the cache: no secret, and no way back to the token."""
+
+    @classmethod
+    def of(cls, account_id: int) -> Self:
+        """The account without a log-in, for what is done in its name."""
+        return cls(account_id, 0, "")
 
 
 @dataclass(frozen=True, slots=True)

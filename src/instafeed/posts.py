@@ -134,7 +134,7 @@ async def _publish(res: Resources, connection: Connection, waiting: ScheduledPos
     post_id = res.ids.next(shard_of(waiting.author_id))
     if not await post_rows.insert(connection, post_id, author_id=waiting.author_id, caption=waiting.caption):
         raise Unavailable("Ask again in a moment.", retry_after=1)  # two processes made the same id
-    await captions.write(connection, Viewer(waiting.author_id, 0, ""), post_id, waiting.caption)
+    await captions.write(connection, Viewer.of(waiting.author_id), post_id, waiting.caption)
     await media_rows.hand_over(connection, waiting.id, post_id)
     await scheduled_rows.update(connection, replace(waiting, post_id=post_id))
     return await publish_when_ready(res, connection, post_id)

@@ -160,7 +160,7 @@ async def _pushes(
         return await _pushes_of_post(connection, what, fresh, inboxes)
     found = {}
     for account_id, stands in fresh.items():
-        viewer, inbox = Viewer(account_id, 0, ""), inboxes[account_id]
+        viewer, inbox = Viewer.of(account_id), inboxes[account_id]
         row = EntryRow(stands, what.kind, what.subject_id, what.actor_id)
         told = (await activity.entries(connection, viewer, inbox, [row], channel=Channel.PUSH)).get(row)
         if told is not None and told.unread:

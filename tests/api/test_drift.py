@@ -8,25 +8,12 @@ from instafeed import drift
 from instafeed.ids import shard_of
 from instafeed.resources import Resources
 from instafeed.settings import Settings
-from instafeed.storage import accounts as account_rows
 from tests.api.test_graph_races import balance
 from tests.client import Client
+from tests.posts import publish
 from tests.test_cli import Run, environ_of, run
 
 __all__ = ["run"]
-
-
-async def publish(res: Resources, author: Client) -> str:
-    post_id = res.ids.next(shard_of(int(author.id)))
-    async with res.db.acquire() as connection:
-        await connection.execute(
-            "insert into posts (shard, id, author_id, caption, published_at) values ($1, $2, $3, '', now())",
-            shard_of(post_id),
-            post_id,
-            int(author.id),
-        )
-        await account_rows.count(connection, {int(author.id): (1, 0, 0)})
-    return str(post_id)
 
 
 async def plant(res: Resources, one: Client, three: Client, four: Client, ids: list[int]) -> None:

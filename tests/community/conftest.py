@@ -1,12 +1,12 @@
 """Posts that are there at once, without photos."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
-from instafeed.ids import shard_of
 from instafeed.resources import Resources
-from instafeed.storage import accounts as account_rows
+from tests import posts
 from tests.client import Client
 
 Publish = Callable[[Client], Awaitable[str]]
@@ -15,17 +15,4 @@ Publish = Callable[[Client], Awaitable[str]]
 @pytest.fixture
 def publish(res: Resources) -> Publish:
     """Gives somebody a published post, and tells its id."""
-
-    async def make(author: Client) -> str:
-        post_id = res.ids.next(shard_of(int(author.id)))
-        async with res.db.acquire() as connection:
-            await connection.execute(
-                "insert into posts (shard, id, author_id, caption, published_at) values ($1, $2, $3, '', now())",
-                shard_of(post_id),
-                post_id,
-                int(author.id),
-            )
-            await account_rows.count(connection, {int(author.id): (1, 0, 0)})
-        return str(post_id)
-
-    return make
+    return partial(posts.publish, res)

@@ -31,6 +31,11 @@ class Edges:
     other: str
     twin: str
 
+    @property
+    def back(self) -> "Edges":
+        """The same rows from their other ends."""
+        return Edges(self.twin, self.other, self.column, self.table)
+
 
 ROWS = (
     Rows("devices", "account_id"),
@@ -50,19 +55,14 @@ ROWS = (
 )
 """A new table of this kind is one line here."""
 
-EDGES = (
-    Edges("blocks", "blocker_id", "blocked_id", "blocked_by"),
-    Edges("blocked_by", "blocked_id", "blocker_id", "blocks"),
-    Edges("requesting", "requester_id", "followee_id", "requesters"),
-    Edges("requesters", "followee_id", "requester_id", "requesting"),
-    Edges("saves", "account_id", "post_id", "savers"),
-)
-"""Edges that nothing counts; a new pair of tables is two lines here."""
+_BLOCKS = Edges("blocks", "blocker_id", "blocked_id", "blocked_by")
+_REQUESTS = Edges("requesting", "requester_id", "followee_id", "requesters")
+SAVES = Edges("saves", "account_id", "post_id", "savers")
+EDGES = (_BLOCKS, _BLOCKS.back, _REQUESTS, _REQUESTS.back, SAVES)
+"""Edges that nothing counts."""
 
-FOLLOWS = (
-    Edges("followers", "followee_id", "follower_id", "following"),
-    Edges("following", "follower_id", "followee_id", "followers"),
-)
+_FOLLOWERS = Edges("followers", "followee_id", "follower_id", "following")
+FOLLOWS = (_FOLLOWERS, _FOLLOWERS.back)
 """Counted at both ends."""
 
 LIKES = Edges("likes", "account_id", "post_id", "likers")

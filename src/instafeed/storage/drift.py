@@ -17,9 +17,9 @@ _SECONDS = 60.0
 PAIRS = (
     *belongings.FOLLOWS,
     belongings.LIKES,
-    Edges("likers", "post_id", "account_id", "likes"),
-    Edges("saves", "account_id", "post_id", "savers"),
-    Edges("savers", "post_id", "account_id", "saves"),
+    belongings.LIKES.back,
+    belongings.SAVES,
+    belongings.SAVES.back,
 )
 """Edges whose rows go by twos, each from both ends."""
 
