@@ -99,7 +99,7 @@ async def mark_read(res: Resources, viewer: Viewer, up_to: int) -> None:
     """
     if up_to >= lowest_at(time.time() + _CLOCKS_DIFFER_SECONDS):
         wrong = FieldError("/id", "Not the id of an entry.")
-        raise Invalid("Some fields are not valid.", errors=(wrong,))
+        raise Invalid(errors=(wrong,))
 
     async def body(connection: Connection) -> None:
         await access.lock_self(connection, viewer)

@@ -75,7 +75,7 @@ async def _lock_parent(connection: Connection, viewer: Viewer, post_id: int, rep
     of_post = [(row.id, row) for row in rows if row is not None and row.post_id == post_id]
     if len(await _shown(connection, viewer, of_post)) < len(rows):
         wrong = FieldError("/reply_to", "Not a comment of this post.")
-        raise Invalid("Some fields are not valid.", errors=(wrong,))
+        raise Invalid(errors=(wrong,))
     return rows[1]
 
 

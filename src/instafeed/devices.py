@@ -76,7 +76,7 @@ async def register(
 
 
 def _wrong(field: str, detail: str) -> Invalid:
-    return Invalid("Some fields are not valid.", errors=(FieldError(f"/{field}", detail),))
+    return Invalid(errors=(FieldError(f"/{field}", detail),))
 
 
 def _decode(text: str) -> bytes:

@@ -46,6 +46,9 @@ class Invalid(InstafeedError):
     slug = "invalid"
     title = "The request is not valid"
 
+    def __init__(self, detail: str = "Some fields are not valid.", *, errors: tuple[FieldError, ...] = ()) -> None:
+        super().__init__(detail, errors=errors)
+
 
 class Unauthenticated(InstafeedError):
     """No token, or one that is not (or no longer) valid."""

@@ -188,7 +188,8 @@ async def _edit(res: Resources, change: Change, viewer: Viewer, post_id: int, ch
     post = (await post_rows.get_many(connection, [post_id]))[post_id]
     edited = _photos_edited(changes, post.media)
     if changes.publish_at is not None:
-        raise _invalid((FieldError("/publish_at", "Only a post that waits for its time can get another one."),))
+        wrong = FieldError("/publish_at", "Only a post that waits for its time can get another one.")
+        raise Invalid(errors=(wrong,))
     if edited == list(post.media) and changes.caption in {None, post.caption}:
         return
     await change.hold_posts(post_id)
@@ -229,7 +230,7 @@ def _photos_edited(changes: PostChanges, photos: Sequence[Media]) -> list[Media]
     if len(order) < len(own):
         wrong += (FieldError("/media_ids", "Must have all photos of the post."),)
     if wrong:
-        raise _invalid(wrong)
+        raise Invalid(errors=wrong)
     own |= {photo.media_id: replace(own[photo.media_id], alt_text=photo.alt_text) for photo in changes.alt_texts}
     return [own[id_] for id_ in order]
 
@@ -240,10 +241,6 @@ def _not_its_photos(pointer: str, ids: list[int], own: Container[int]) -> tuple[
         for index, id_ in enumerate(ids)
         if id_ not in own or id_ in ids[:index]
     )
-
-
-def _invalid(errors: tuple[FieldError, ...]) -> Invalid:
-    return Invalid("Some fields are not valid.", errors=errors)
 
 
 async def delete(res: Resources, viewer: Viewer, post_id: int) -> None:

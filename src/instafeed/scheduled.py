@@ -51,7 +51,7 @@ def _must_be_near(publish_at: datetime) -> None:
     now = datetime.now(UTC)
     if not now < publish_at <= now + timedelta(days=DAYS):
         wrong = FieldError("/publish_at", f"Must be in the future, and at most {DAYS} days away.")
-        raise Invalid("Some fields are not valid.", errors=(wrong,))
+        raise Invalid(errors=(wrong,))
 
 
 async def _note(res: Resources, connection: Connection, scheduled_id: int, publish_at: datetime) -> int:

@@ -111,10 +111,8 @@ def install(app: FastAPI) -> None:
 
     async def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        fields = [FieldError(_pointer(item["loc"]), _detail(item)) for item in error.errors()[:_MOST_FIELDS]]
-        return problem(
-            request, 422, errors.Invalid.slug, errors.Invalid.title, "Some fields are not valid.", fields=fields
-        )
+        fields = tuple(FieldError(_pointer(item["loc"]), _detail(item)) for item in error.errors()[:_MOST_FIELDS])
+        return from_error(request, errors.Invalid(errors=fields))
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

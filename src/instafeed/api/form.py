@@ -47,11 +47,11 @@ def _validated(texts: dict[str, bytes]) -> Fields:
             FieldError("".join(f"/{part}" for part in item["loc"]), item["msg"].removeprefix("Value error, "))
             for item in error.errors(include_input=False, include_url=False)
         )
-        raise Invalid("Some fields are not valid.", errors=fields) from None
+        raise Invalid(errors=fields) from None
 
 
 def _invalid(name: str, detail: str) -> Invalid:
-    return Invalid("Some fields are not valid.", errors=(FieldError(f"/{name}", detail),))
+    return Invalid(errors=(FieldError(f"/{name}", detail),))
 
 
 class PhotoForm:
