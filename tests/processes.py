@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,20 +82,22 @@ class Api(Program):
 
 
 @asynccontextmanager
-async def running_worker(settings: Settings, *queues: str) -> AsyncIterator[Program]:
-    """`instafeed worker`, for all queues if none is named."""
-    async with _running(settings, "worker", *(["--queues", ",".join(queues)] if queues else [])) as child:
+async def running_worker(settings: Settings, *queues: str, log: Path | None = None) -> AsyncIterator[Program]:
+    """`instafeed worker`, for all queues if none is named. What it says goes to `log`, if there is one."""
+    async with _running(settings, "worker", *(["--queues", ",".join(queues)] if queues else []), log=log) as child:
         yield Program(child)
 
 
 @asynccontextmanager
-async def running_api_process(settings: Settings, *command: str) -> AsyncIterator[Api]:
-    """`instafeed serve`, once it answers; `command` is what to start instead of `-m instafeed`."""
+async def running_api_process(settings: Settings, *command: str, log: Path | None = None) -> AsyncIterator[Api]:
+    """`instafeed serve`, once it answers; `command` is what to start instead of `-m instafeed`. What it says goes to `log`,
+    if there is one.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     api_url = f"http://127.0.0.1:{port}"
-    started = _running(settings, "serve", "--port", str(port), command=command or ("-m", "instafeed"))
+    started = _running(settings, "serve", "--port", str(port), command=command or ("-m", "instafeed"), log=log)
     async with started as child, httpx.AsyncClient() as http:
 
         async def answers() -> bool:
@@ -111,9 +113,10 @@ async def running_api_process(settings: Settings, *command: str) -> AsyncIterato
 
 @asynccontextmanager
 async def _running(
-    settings: Settings, *arguments: str, command: tuple[str, ...] = ("-m", "instafeed")
+    settings: Settings, *arguments: str, command: tuple[str, ...] = ("-m", "instafeed"), log: Path | None = None
 ) -> AsyncIterator[Child]:
-    child = await Child.start([sys.executable, *command, *arguments], environ=environ_of(settings))
+    with log.open("ab") if log else nullcontext() as output:
+        child = await Child.start([sys.executable, *command, *arguments], environ=environ_of(settings), output=output)
     try:
         yield child
     finally:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from structlog.contextvars import bind_contextvars
+
 from instafeed import posts, telemetry
 from instafeed.errors import (
     DigestMismatch,
@@ -407,6 +409,8 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
         return ready, await posts.publish_when_ready(res, connection, ready.post_id)
 
     there, fan_out = await res.db.transact(finish)
+    if there is not None and there.post_id is not None and there.post_id > 0:
+        bind_contextvars(post=str(there.post_id))  # whose photo it is, for the job's line in the log
     if fan_out is not None:
         await res.queue.ring(Kind.FAN_OUT, fan_out)
     return _next(entry, there)

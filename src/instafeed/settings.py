@@ -218,6 +218,10 @@ class Settings(BaseModel):
     """Address on which a worker shows its metrics."""
     sentry_dsn: SecretStr | None = None
     """Where errors are reported. Default: nowhere."""
+    sentry_sample_rate: float = Field(default=1, ge=0, le=1)
+    """The part of errors that is reported."""
+    sentry_traces_sample_rate: float = Field(default=0, ge=0, le=1)
+    """The part of requests and jobs whose duration is reported."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged."""
     log_format: Literal["json", "console"] = "json"

@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import orjson
-import sentry_sdk
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
-from structlog.typing import Processor
+from structlog.typing import EventDict, ExcInfo, Processor
 
+from instafeed import causes, sentry
 from instafeed.settings import Settings
-from instafeed.version import VERSION
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
@@ -52,7 +51,7 @@ def set_up(settings: Settings, *, process: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        structlog.processors.ExceptionRenderer(_trace),
     ]
     render: Processor = structlog.dev.ConsoleRenderer(colors=False)
     ours, factory = render, cast("Callable[..., Any]", structlog.PrintLoggerFactory(sys.stderr))
@@ -72,20 +71,28 @@ def set_up(settings: Settings, *, process: str) -> None:
     libraries = logging.StreamHandler(sys.stderr)
     libraries.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *annotate],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, _only_the_gist, *annotate],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
     logging.basicConfig(handlers=[libraries], level=logging.WARNING)
     if settings.sentry_dsn is not None:
-        sentry_sdk.init(
-            dsn=settings.sentry_dsn.get_secret_value(),
-            release=f"instafeed@{VERSION}",
-            environment=settings.environment,
-            send_default_pii=False,
-            include_local_variables=False,
-            max_request_body_size="never",
-        )
+        sentry.set_up(settings.sentry_dsn.get_secret_value(), settings)
+
+
+def _trace(exc_info: ExcInfo) -> str:
+    return causes.trace(exc_info[1])
+
+
+def _only_the_gist(_: Any, __: str, line: EventDict) -> EventDict:
+    """Of what a library logs the first line; an error that it quotes says what it says elsewhere."""
+    said = line["event"]
+    if error := line.get("exc_info", (None, None))[1]:
+        for one in causes.chain(error):
+            if str(one):
+                said = said.replace(str(one), causes.words(one))
+    line["event"] = said.partition("\n")[0]
+    return line
 
 
 def logger(**context: Any) -> structlog.stdlib.BoundLogger:

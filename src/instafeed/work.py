@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sentry_sdk
+from structlog.contextvars import bind_contextvars
 
-from instafeed import telemetry
+from instafeed import causes, telemetry
 from instafeed.errors import Unavailable
 from instafeed.ids import shard_of
 from instafeed.resources import Resources
@@ -66,6 +67,8 @@ async def perform(res: Resources, entry_id: int, kind: Kind, body: Body) -> None
     try:
         entry = await asyncio.shield(claim)
         if entry is not None:
+            if post := entry.payload.get("post"):
+                bind_contextvars(post=str(post))
             await _work(res, entry, body)
     except asyncio.CancelledError:
         # Also amid the claim, which may have been granted.
@@ -89,7 +92,6 @@ async def _work(res: Resources, entry: Entry, body: Body) -> None:
     else:
         telemetry.JOBS.labels(entry.kind, "done").inc()
         await _finish(res, entry, outcome)
-        _log.info("job done", kind=entry.kind, entry=str(entry.id), attempts=entry.attempts)
     finally:
         heart.cancel()
 
@@ -124,7 +126,9 @@ async def _finish(res: Resources, entry: Entry, outcome: Outcome) -> None:
             return [(Kind.FAN_OUT, parent)]
         return [(kind, await note(res, connection, shard, kind, payload)) for kind, payload in outcome]
 
-    for kind, entry_id in await res.db.transact(body):
+    follow_ups = await res.db.transact(body)
+    _log.info("job done", attempts=entry.attempts)
+    for kind, entry_id in follow_ups:
         await res.queue.ring(kind, entry_id)
 
 
@@ -134,13 +138,13 @@ async def _fail(res: Resources, entry: Entry, error: Exception) -> None:
         async with res.db.acquire() as connection:
             await outbox.postpone(connection, entry, text)
         telemetry.JOBS.labels(entry.kind, "postponed").inc()
-        _log.warning("job postponed", kind=entry.kind, entry=str(entry.id), reason=text)
+        _log.warning("job postponed", reason=causes.describe(error))
         return
     async with res.db.acquire() as connection:
         dead = await outbox.fail(connection, entry, text)
     telemetry.JOBS.labels(entry.kind, "dead" if dead else "failed").inc()
     sentry_sdk.capture_exception(error)
-    _log.error("job failed", kind=entry.kind, entry=str(entry.id), attempts=entry.attempts, dead=dead, exc_info=error)
+    _log.error("job failed", attempts=entry.attempts, dead=dead, exc_info=error)
 
 
 def _is_away(error: Exception) -> bool:

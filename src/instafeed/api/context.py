@@ -13,7 +13,7 @@ from fastapi import Request
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from instafeed import telemetry
+from instafeed import sentry, telemetry
 from instafeed.api.errors import foreign_host, internal
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
@@ -77,8 +77,9 @@ class RequestContext:
             else:
                 await foreign_host(Request(scope))(scope, receive, send_on)
         except Exception as error:
+            structlog.contextvars.bind_contextvars(route=_route(scope), account=state.get("account"))
             sentry_sdk.capture_exception(error)
-            _log.error("request failed", path=scope["path"], exc_info=error)
+            _log.error("request failed", exc_info=error)
             if not status:
                 await internal(Request(scope))(scope, receive, send_on)
         finally:
@@ -103,8 +104,7 @@ def _request_id(scope: Scope) -> str:
 
 def _record(scope: Scope, status: int, seconds: float) -> None:
     state = scope["state"]
-    # The template, never the path: a label must have few values.
-    route = state.get("route") or getattr(scope.get("route"), "path", "none")
+    route = _route(scope)
     method = scope["method"] if scope["method"] in _METHODS else "other"
     requests, durations = _metrics(method, route, status)
     requests.inc()
@@ -112,6 +112,13 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     _log.info(
         "request", method=method, route=route, status=status, seconds=round(seconds, 4), account=state.get("account")
     )
+    sentry.note_request(f"{method} {route}", status, seconds)
+
+
+def _route(scope: Scope) -> str:
+    """The template, never the path: a label must have few values."""
+    route: str = scope["state"].get("route") or getattr(scope.get("route"), "path", "none")
+    return route
 
 
 @functools.lru_cache(maxsize=4096)

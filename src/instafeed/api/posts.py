@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
+from structlog.contextvars import bind_contextvars
 
 from instafeed import errors, media, posts, scheduled
 from instafeed.api import present, schemas
@@ -34,6 +35,7 @@ async def create_post(body: schemas.NewPost, res: Res, viewer: Writer, once: Onc
     photos = [PhotoOfPost(photo.id, photo.alt_text) for photo in body.media]
 
     async def make(post_id: int) -> schemas.Post:
+        bind_contextvars(post=str(post_id))  # the first line of its trace through the logs
         posted = await posts.create(
             res, viewer, post_id, caption=body.caption, photos=photos, publish_at=body.publish_at
         )
@@ -87,6 +89,7 @@ async def create_post_from_form(
     form = PhotoForm(request)
 
     async def make(post_id: int) -> schemas.Post:
+        bind_contextvars(post=str(post_id))  # the first line of its trace through the logs
         await form.begin()
         posted = await media.post(res, viewer, post_id, form.photo(), texts=form.texts, camera_facts=camera_facts)
         return present.post(res, posted)

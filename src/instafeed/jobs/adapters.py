@@ -3,6 +3,8 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
+from structlog.contextvars import bind_contextvars
+
 from instafeed import (
     avatars,
     comments,
@@ -56,6 +58,8 @@ def job(kind: Kind) -> Callable[[dict[Any, Any], int], Coroutine[Any, Any, None]
     """The job of a kind of work."""
 
     async def run(ctx: dict[Any, Any], entry_id: int) -> None:
+        # Each job is a task of its own: what is bound here, for its lines in the log and for Sentry, ends with it.
+        bind_contextvars(kind=kind.value, entry=str(entry_id))
         await perform(resources(ctx), entry_id, kind, VERBS[kind])
 
     return run

@@ -5,8 +5,9 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+import arq.worker
 from arq import cron, func
-from arq.worker import Worker, create_worker
+from arq.worker import Worker
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
@@ -71,9 +72,9 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
             max_tries=1,
         ),
     ]
-    # Through create_worker, where Sentry listens for errors of jobs.
-    return create_worker(
-        {"functions": functions, "cron_jobs": schedule if queue_name == queue.CLOCK else None},
+    # Through create_worker, where Sentry listens for errors of jobs: in place of the one that was there at the import.
+    return arq.worker.create_worker(
+        {"functions": functions, "cron_jobs": schedule if queue_name == queue.CLOCK else []},
         redis_pool=queue.connect(res.settings.queue_url, seconds=5),
         job_serializer=queue.serialize,
         job_deserializer=queue.deserialize,

@@ -1,0 +1,204 @@
+"""Logs and Sentry, of an API and a worker in processes of their own: what is in them, and what never is."""
+
+import json
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from instafeed.settings import Settings
+from instafeed.version import VERSION
+from tests.client import PASSWORD, Client, eventually
+from tests.mail import CONFIRM, RESET, Mailbox
+from tests.processes import running_api_process, running_worker
+from tests.push.sns import FCM
+from tests.relay import running_relay
+from tests.sentry import Sentry, running_sentry
+
+_ADDRESS = "203.0.113.77"
+
+# Faults that a database can have, each of which quotes what it was about.
+_FAULTS = """
+create function fail() returns trigger language plpgsql as
+    $$ begin raise exception 'no room for %', new using detail = new::text, hint = new::text; end $$;
+create trigger fail before insert on posts for each row execute function fail();
+alter table accounts add constraint short check (length(bio) < 20) not valid;
+create trigger fail before update on media for each row when (new.status = 'ready') execute function fail();
+create trigger fail before update on outbox for each row
+    when (new.kind = 'export' and new.done_at is not null) execute function fail();
+"""
+
+
+def lines(log: Path) -> list[dict[str, Any]]:
+    """What a process logged: every line is JSON."""
+    return [json.loads(line) for line in log.read_bytes().splitlines()]
+
+
+@pytest.fixture
+def told(fresh_settings: Settings, tmp_path: Path) -> Settings:
+    """Settings under which processes say all that they say in production."""
+    (tmp_path / "mails").mkdir()
+    changes = {
+        "log_level": "info",
+        "mail_url": SecretStr((tmp_path / "mails").as_uri()),
+        "trusted_proxies": ("127.0.0.0/8",),
+        "push_pause_seconds": 0,
+        "sns_fcm_application": FCM,
+        "sns_endpoint": "http://127.0.0.1:9",  # nobody is there
+    }
+    return Settings.model_validate(fresh_settings.model_dump() | changes)
+
+
+async def test_a_post_is_followed_through_the_logs_by_its_id(told: Settings, tmp_path: Path) -> None:
+    api_log, worker_log = tmp_path / "api.log", tmp_path / "worker.log"
+    sent = [f"request-{secrets.token_hex(8)}" for _ in range(4)]
+    async with running_api_process(told, log=api_log) as api, httpx.AsyncClient(base_url=api.url, timeout=30) as http:
+        author, friend = await Client.sign_up(http), await Client.sign_up(http)
+        await friend.call("PUT", f"/v1/accounts/{author.id}/follow", json={"notify": True})
+        post = await author.post("at the harbour")
+        for request_id, path in zip(sent, ["/v1/feed", "/v1/nowhere", "/v1/posts/1", "/v1/me"], strict=True):
+            await http.get(path, headers={"X-Request-Id": request_id} | (author.headers if path == "/v1/feed" else {}))
+        async with running_worker(told, log=worker_log):
+
+            async def notified() -> bool:
+                return any(line.get("kind") == "notify" for line in lines(worker_log))
+
+            await eventually(notified, seconds=60)
+    found = [line for line in lines(api_log) + lines(worker_log) if line.get("post") == post["id"]]
+    found.sort(key=lambda line: line["timestamp"])
+    trace = [(line["process"], line["event"], line.get("route") or line["kind"]) for line in found]
+    assert trace[0] == ("api", "request", "/v1/posts")
+    assert found[0]["status"] == 201
+    assert found[0]["account"] == author.id
+    jobs = [("worker", "job done", kind) for kind in ("render", "fan_out", "notify")]
+    assert Counter(jobs) <= Counter(trace[1:])
+    assert trace.index(jobs[1]) < trace.index(jobs[2])
+    answered = Counter(line["request_id"] for line in lines(api_log) if line["event"] == "request")
+    assert [answered[request_id] for request_id in sent] == [1] * len(sent)
+    assert set(answered.values()) == {1}
+    ended = Counter(line["entry"] for line in lines(worker_log) if line["event"] == "job done")
+    assert set(ended.values()) == {1}
+
+
+@dataclass
+class Story:
+    """What people do, and what of it must be told to nobody."""
+
+    http: httpx.AsyncClient
+    box: Mailbox
+    typed: str = field(default_factory=lambda: f"planted{secrets.token_hex(12)}")
+    """In all that anybody types."""
+
+    def __post_init__(self) -> None:
+        self.planted = {PASSWORD, self.typed, self.box.address, _ADDRESS, "X-Amz-Signature"}
+        sent = {"X-Forwarded-For": _ADDRESS, "Cookie": f"crumb={self.typed}", "User-Agent": self.typed}
+        self.http.headers.update(sent)
+
+    async def goes_well(self) -> Client:
+        """Sign up, have an address, a password forgotten, a photo, a phone, and a follower of whom it is told."""
+        author, friend = await Client.sign_up(self.http, email=self.box.address), await Client.sign_up(self.http)
+        confirmation = await self.box.token(CONFIRM)
+        assert (await self.http.post("/v1/emails/confirm", json={"token": confirmation})).is_success
+        assert (await self.http.post("/v1/password-resets", json={"name": self.box.address})).is_success
+        reset = await self.box.token(RESET)
+        self.photo = await author.ready((await author.upload())["id"])
+        await author.call("PUT", "/v1/me/devices/phone", json={"platform": "fcm", "token": f"{self.typed}-phone"})
+        await friend.follow(author)
+        self.planted |= {author.token, friend.token, author.account["username"]}
+        self.planted |= {confirmation.partition(".")[2], reset.partition(".")[2]}
+        self.planted |= {urlsplit(one["url"]).query for one in self.photo["renditions"]}
+        return author
+
+    async def goes_wrong(self, author: Client) -> None:
+        """What people do wrong."""
+        wrong = {"username": author.account["username"], "password": self.typed}
+        bad = {"Authorization": f"Bearer {self.typed}"}
+        answers = [
+            await self.http.post("/v1/sessions", json=wrong),
+            await self.http.post("/v1/sessions", content=f'{{"username": "{self.typed}'),
+            await self.http.get(f"/v1/{self.typed}", headers=bad),
+            await self.http.get("/v1/me", headers=bad),
+        ]
+        assert [answer.status_code for answer in answers] == [401, 400, 404, 401]
+
+    async def fails(self, author: Client) -> tuple[str, str]:
+        """Do what the database's faults are about; returns the ids of the two requests that fail."""
+        posting, editing = (f"request-{secrets.token_hex(8)}" for _ in range(2))
+        body = {"caption": self.typed, "media": [{"id": self.photo["id"]}]}
+        edit = {"bio": f"{self.typed} {self.typed}"}
+        path = f"/v1/posts?secret={self.typed}"
+        await author.call("POST", path, 500, json=body, headers={"X-Request-Id": posting})
+        await author.call("PATCH", "/v1/me", 500, json=edit, headers={"X-Request-Id": editing})
+        await author.upload()
+        await author.call("POST", "/v1/me/export", 201)
+        return posting, editing
+
+
+async def test_neither_logs_nor_sentry_have_what_people_sent(told: Settings, tmp_path: Path) -> None:
+    api_log, worker_log = tmp_path / "api.log", tmp_path / "worker.log"
+    database_url = told.database_url.get_secret_value()
+    async with running_sentry() as sentry, running_relay(database_url) as database:
+        changes = {"database_url": SecretStr(database.url), "sentry_dsn": SecretStr(sentry.dsn)}
+        settings = told.model_copy(update=changes | {"sentry_traces_sample_rate": 1.0})
+        async with (
+            running_api_process(settings, log=api_log) as api,
+            running_worker(settings, log=worker_log),
+            httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+        ):
+            story = Story(http, Mailbox(settings, f"{secrets.token_hex(8)}@example.org"))
+            author = await story.goes_well()
+            await story.goes_wrong(author)
+            connection = await asyncpg.connect(database_url)
+            await connection.execute(_FAULTS)
+            await connection.close()
+            posting, editing = await story.fails(author)
+
+            async def reported() -> bool:
+                wanted = [{"kind": "render"}, {"kind": "export"}, {"request_id": posting}, {"request_id": editing}]
+                return all(sentry.about(**tags) for tags in wanted)
+
+            await eventually(reported, seconds=60)
+            # A database that is away is no error of ours, and has its own alert.
+            await database.cut()
+            assert (await author.http.get("/v1/explore", headers=author.headers)).status_code == 503
+            database.mend()
+    # Both have ended, and sent all that they had to send.
+    _check_requests(sentry, author, posting, editing)
+    _check_jobs(sentry, lines(worker_log))
+    keys = {told.s3_secret_key.get_secret_value(), told.secret_key.get_secret_value()}
+    passwords = {urlsplit(url).password or "" for url in (database_url, told.queue_url)}
+    assert "" not in passwords
+    assert lines(api_log)
+    logs, envelopes = api_log.read_text() + worker_log.read_text(), b"\n".join(sentry.taken).decode()
+    for secret in story.planted | keys | passwords:
+        assert secret not in logs
+        assert secret not in envelopes
+
+
+def _check_requests(sentry: Sentry, author: Client, posting: str, editing: str) -> None:
+    [posted], [edited] = sentry.about(request_id=posting), sentry.about(request_id=editing)
+    assert posted["user"] == edited["user"] == {"id": author.id}
+    assert posted["tags"]["route"] == "/v1/posts"
+    [*_, cause] = posted["exception"]["values"]
+    assert (cause["type"], cause["value"]) == ("RaiseError", "P0001")
+    assert edited["exception"]["values"][-1]["value"].startswith("23514 new row for relation")
+    for event in sentry.events():
+        assert (event["release"], event["environment"]) == (f"instafeed@{VERSION}", "development")
+        assert not event.keys() & {"request", "breadcrumbs", "extra", "modules"}
+
+
+def _check_jobs(sentry: Sentry, log: list[dict[str, Any]]) -> None:
+    """Each failure is reported once: those that the log has of a job's own, and what the outbox raised, which arq logs."""
+    failed = Counter(line["entry"] for line in log if line["event"] == "job failed")
+    assert failed == Counter(event["tags"]["entry"] for event in sentry.about(kind="render"))
+    escaped = [line for line in log if line["event"].endswith("export failed, RaiseError: P0001")]
+    assert len(escaped) == len(sentry.about(kind="export")) > 0
+    assert {event["tags"]["process"] for event in sentry.events()} == {"api", "worker"}
+    assert {"POST /v1/posts", "render"} <= {event["transaction"] for event in sentry.events("transaction")}
