@@ -8,7 +8,6 @@ import sentry_sdk
 import structlog
 from sentry_sdk.integrations.arq import ArqIntegration
 from sentry_sdk.integrations.atexit import AtexitIntegration
-from sentry_sdk.integrations.dedupe import DedupeIntegration
 from sentry_sdk.integrations.excepthook import ExcepthookIntegration
 from sentry_sdk.integrations.logging import LoggingIntegration
 
@@ -49,7 +48,6 @@ def set_up(dsn: str, settings: Settings) -> None:
         integrations=[
             LoggingIntegration(level=None, event_level=logging.ERROR),
             ArqIntegration(),
-            DedupeIntegration(),
             ExcepthookIntegration(),
             AtexitIntegration(callback=lambda _pending, _seconds: None),
         ],
