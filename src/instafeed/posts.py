@@ -4,6 +4,8 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from structlog.contextvars import bind_contextvars
+
 from instafeed import access, captions, notifications, reactions, scheduled
 from instafeed.changes import Change, transact
 from instafeed.errors import FieldError, Invalid, MediaUnusable, NotFound, Unavailable
@@ -132,6 +134,7 @@ async def publish_scheduled(res: Resources, entry: Entry) -> list[FollowUp]:
 async def _publish(res: Resources, connection: Connection, waiting: ScheduledPost) -> int | None:
     """Make a post of one that waits and is locked, as if it were posted now; returns the fan-out to ring for."""
     post_id = res.ids.next(shard_of(waiting.author_id))
+    bind_contextvars(post=str(post_id))  # the first line of its trace through the logs
     if not await post_rows.insert(connection, post_id, author_id=waiting.author_id, caption=waiting.caption):
         raise Unavailable("Ask again in a moment.", retry_after=1)  # two processes made the same id
     await captions.write(connection, Viewer.of(waiting.author_id), post_id, waiting.caption)

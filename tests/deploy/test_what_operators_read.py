@@ -23,6 +23,7 @@ from tests.relay import running_relay
 from tests.sentry import Sentry, running_sentry
 
 _ADDRESS = "203.0.113.77"
+_BROWSER = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
 
 # Faults that a database can have, each of which quotes what it was about.
 _FAULTS = """
@@ -52,6 +53,8 @@ def told(fresh_settings: Settings, tmp_path: Path) -> Settings:
         "push_pause_seconds": 0,
         "sns_fcm_application": FCM,
         "sns_endpoint": "http://127.0.0.1:9",  # nobody is there
+        "web_push_key": SecretStr(secrets.token_urlsafe(32)),
+        "web_push_anywhere": "on",
     }
     return Settings.model_validate(fresh_settings.model_dump() | changes)
 
@@ -110,8 +113,10 @@ class Story:
         reset = await self.box.token(RESET)
         self.photo = await author.ready((await author.upload())["id"])
         await author.call("PUT", "/v1/me/devices/phone", json={"platform": "fcm", "token": f"{self.typed}-phone"})
+        browser = {"endpoint": f"http://127.0.0.1:9/{self.typed}", "p256dh": _BROWSER, "auth": _BROWSER[1:23]}
+        await author.call("PUT", "/v1/me/devices/browser", json={"platform": "web"} | browser)
         await friend.follow(author)
-        self.planted |= {author.token, friend.token, author.account["username"]}
+        self.planted |= {_BROWSER[1:23], author.token, friend.token, author.account["username"]}
         self.planted |= {confirmation.partition(".")[2], reset.partition(".")[2]}
         self.planted |= {urlsplit(one["url"]).query for one in self.photo["renditions"]}
         return author
@@ -162,7 +167,8 @@ async def test_neither_logs_nor_sentry_have_what_people_sent(told: Settings, tmp
 
             async def reported() -> bool:
                 wanted = [{"kind": "render"}, {"kind": "export"}, {"request_id": posting}, {"request_id": editing}]
-                return all(sentry.about(**tags) for tags in wanted)
+                pushed = any(line.get("kind") == "push" for line in lines(worker_log))
+                return pushed and all(sentry.about(**tags) for tags in wanted)
 
             await eventually(reported, seconds=60)
             # A database that is away is no error of ours, and has its own alert.
@@ -172,7 +178,8 @@ async def test_neither_logs_nor_sentry_have_what_people_sent(told: Settings, tmp
     # Both have ended, and sent all that they had to send.
     _check_requests(sentry, author, posting, editing)
     _check_jobs(sentry, lines(worker_log))
-    keys = {told.s3_secret_key.get_secret_value(), told.secret_key.get_secret_value()}
+    assert told.web_push_key is not None
+    keys = {key.get_secret_value() for key in (told.s3_secret_key, told.secret_key, told.web_push_key)}
     passwords = {urlsplit(url).password or "" for url in (database_url, told.queue_url)}
     assert "" not in passwords
     assert lines(api_log)
