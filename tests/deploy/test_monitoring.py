@@ -2,7 +2,9 @@
 
 import json
 import re
+import secrets
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -50,6 +52,15 @@ class Prometheus(httpx.AsyncClient):
         alerts = (await self.ask("alerts"))["alerts"]
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
+    async def knows(self, name: str, labels: dict[str, str]) -> None:
+        """Wait until an exemplar of a histogram is there."""
+
+        async def probe() -> bool:
+            found = await self.ask("query_exemplars", query=name, start=0, end=time.time() + 60)
+            return labels in [exemplar["labels"] for series in found for exemplar in series["exemplars"]]
+
+        await eventually(probe, seconds=SECONDS)
+
     async def fires(self, names: set[str]) -> None:
         """Wait until these fire."""
 
@@ -88,6 +99,7 @@ async def watching(folder: Path, **targets: str) -> AsyncIterator[Prometheus]:
         found,
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
+        "--enable-feature=exemplar-storage",
         f"--web.listen-address={HOST}:{port}",
     ]
     with (folder / "log").open("wb") as log:
@@ -142,7 +154,11 @@ async def test_alerts_fire_when_something_breaks_and_rest_when_it_is_mended(
                 s3.mend()
                 await redis.start()
                 await database.execute("delete from outbox where dead_at is not null")
-                await person.ready((await person.upload())["id"])
+                post = await person.post()
+                await prometheus.knows("instafeed_feed_delivery_delay_seconds_bucket", {"post": post["id"]})
+                request_id = secrets.token_hex(59)
+                await http.get("/v1/limits", headers={"X-Request-Id": request_id + "cut"})
+                await prometheus.knows("instafeed_http_request_seconds_bucket", {"request_id": request_id})
                 await prometheus.rests(WITHOUT_WORKER)
                 await worker.kill()
                 await prometheus.fires(WITHOUT_WORKER)
