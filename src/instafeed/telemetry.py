@@ -38,7 +38,7 @@ DELIVERY_DELAY = Histogram(
 FEED_READS = Counter("instafeed_feed_reads_total", "Pages of the home feed by where they came from.", ["source"])
 CACHE_READS = Counter(
     "instafeed_cache_reads_total",
-    "Entries asked of the caches in Redis: near (this process has it, and it is still true), hit, miss (PostgreSQL is asked).",
+    "Entries asked of the caches in Redis: near (this process has it), hit, miss (PostgreSQL is asked).",
     ["cache", "outcome"],
 )
 FEED_REBUILDS = Counter("instafeed_feed_rebuilds_total", "Feeds rebuilt.")
