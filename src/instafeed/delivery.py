@@ -62,7 +62,7 @@ async def fan_out(res: Resources, entry: Entry) -> Outcome:
                 marks = {"again": True} if entry.again else {}
                 return Parts(Kind.DELIVER, [chunk | marks for chunk in await _chunks(res, post_id, author_id)])
             await _push(res, entry)
-    telemetry.DELIVERY_DELAY.observe((telemetry.now() - published_at).total_seconds())
+    telemetry.DELIVERY_DELAY.observe((telemetry.now() - published_at).total_seconds(), {"post": str(post_id)})
     await res.events.add(EventType.POST_CREATED, author_id=author_id, post_id=post_id)
     return [(Kind.NOTIFY, {"post": post_id, "author": author_id})]
 

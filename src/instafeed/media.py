@@ -136,12 +136,13 @@ async def _receive(
     content_type = type_of(head)
 
     async def store(key: str) -> Stored:
-        if size is None:
-            await res.blobs.put_unsized(key, body, content_type=content_type)
-        else:
-            await res.blobs.put(key, body, size=size, content_type=content_type)
-            async for _ in body:
-                pass  # to its very end, where it says whether the client is still there
+        with telemetry.PHOTO_SECONDS.labels("receive").time():
+            if size is None:
+                await res.blobs.put_unsized(key, body, content_type=content_type)
+            else:
+                await res.blobs.put(key, body, size=size, content_type=content_type)
+                async for _ in body:
+                    pass  # to its very end, where it says whether the client is still there
         if sha256 is not None and meter.digest != sha256:
             raise DigestMismatch("The SHA-256 of what came is not the one in Content-Digest.")
         return Stored(content_type, meter.size, meter.digest)
@@ -377,10 +378,13 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
     with scratch_folder() as folder, telemetry.RENDER_SECONDS.time():
         source, out = folder / "original", folder / "renditions"
         out.mkdir()
-        if not await res.blobs.fetch(original_key(media.object_key), source):
+        with telemetry.PHOTO_SECONDS.labels("fetch").time():
+            is_there = await res.blobs.fetch(original_key(media.object_key), source)
+        if not is_there:
             return await _fail(res, media_id, "The photo is lost.")
         try:
-            rendered = await _decode(res, entry, source, out)
+            with telemetry.PHOTO_SECONDS.labels("decode").time():
+                rendered = await _decode(res, entry, source, out)
         except Refused as refused:
             if refused.reason in _PERHAPS_OURS and entry.position + 1 < _ENDED_TRIES:
                 raise
@@ -389,7 +393,8 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
             if entry.attempts < _DECODER_TRIES:
                 raise
             return await _fail(res, media_id, "The photo could not be read.")
-        renditions = await _upload(res, media.object_key, rendered)
+        with telemetry.PHOTO_SECONDS.labels("store").time():
+            renditions = await _upload(res, media.object_key, rendered)
 
     async def finish(connection: Connection) -> tuple[Media | None, int | None]:
         ready = await media_rows.mark_ready(

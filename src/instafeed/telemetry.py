@@ -24,6 +24,8 @@ REQUEST_SECONDS = Histogram(
 POOL_WAIT = Histogram("instafeed_database_pool_wait_seconds", "Time until a connection is free.", buckets=_FAST)
 UPLOAD_BYTES = Counter("instafeed_upload_bytes_total", "Bytes of photos received.")
 UPLOADS = Counter("instafeed_uploads_total", "Uploads by how they ended.", ["outcome"])
+UPLOAD_MEMORY = Gauge("instafeed_upload_memory_bytes", "Memory taken for parts of uploads without a length.")
+PHOTO_SECONDS = Histogram("instafeed_photo_stage_seconds", "Time of one stage of a photo.", ["stage"], buckets=_SLOW)
 JOBS = Counter("instafeed_jobs_total", "Jobs by how they ended.", ["kind", "outcome"])
 JOB_SECONDS = Histogram("instafeed_job_seconds", "Time that a job ran.", ["kind"], buckets=_SLOW)
 LEFTOVERS = Counter("instafeed_leftovers_total", "What the sweep of photos found and dealt with.", ["finding"])
@@ -33,7 +35,11 @@ DELIVERY_DELAY = Histogram(
     "instafeed_feed_delivery_delay_seconds", "From published to the last follower's feed.", buckets=_SLOW
 )
 FEED_READS = Counter("instafeed_feed_reads_total", "Pages of the home feed by where they came from.", ["source"])
-FEED_POSTS = Counter("instafeed_feed_posts_total", "Posts of pages by where they came from.", ["source"])
+CACHE_READS = Counter(
+    "instafeed_cache_reads_total",
+    "Entries asked of the caches in Redis: near (this process has it), hit, miss (PostgreSQL is asked).",
+    ["cache", "outcome"],
+)
 FEED_REBUILDS = Counter("instafeed_feed_rebuilds_total", "Feeds rebuilt.")
 PUSHES = Counter("instafeed_pushes_total", "Pushes by platform and how they ended.", ["platform", "outcome"])
 EVENT_STREAMS = Gauge("instafeed_event_streams", "Open event streams.")

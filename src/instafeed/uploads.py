@@ -182,7 +182,8 @@ async def complete(res: Resources, viewer: Viewer, upload_id: int) -> tuple[Medi
     except NotFound:
         return await media.get(res, viewer, upload_id), False
     try:
-        stored = await _assemble(res, upload)
+        with telemetry.PHOTO_SECONDS.labels("assemble").time():
+            stored = await _assemble(res, upload)
         return await _commit(res, viewer, upload, stored)
     except (DigestMismatch, MediaUnsupported) as error:
         telemetry.UPLOADS.labels(type(error).__name__).inc()

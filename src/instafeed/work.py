@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,10 +84,14 @@ async def _claim(res: Resources, entry_id: int) -> Entry | None:
 
 async def _work(res: Resources, entry: Entry, body: Body) -> None:
     heart = asyncio.create_task(_keep_lease(res, entry.id))
+    began = time.perf_counter()
     try:
-        with telemetry.JOB_SECONDS.labels(entry.kind).time():
+        try:
             async with asyncio.timeout(longest_seconds(entry.kind)):
                 outcome = await body(res, entry)
+        finally:
+            seconds = time.perf_counter() - began
+            telemetry.JOB_SECONDS.labels(entry.kind).observe(seconds, {"entry": str(entry.id)})
     except Exception as error:
         await _fail(res, entry, error)
     else:

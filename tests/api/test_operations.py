@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
@@ -129,6 +130,20 @@ async def test_published_limits_are_those_that_hold(settings: Settings, ada: Cli
     page = published["page_max_items"]
     await ada.call("GET", "/v1/feed", params={"limit": page})
     await ada.call("GET", "/v1/feed", 422, params={"limit": page + 1})
+
+
+async def test_a_duration_leads_to_its_request_however_long_the_id_is(http: httpx.AsyncClient) -> None:
+    request_id = secrets.token_hex(64)
+    assert (await http.get("/livez", headers={"X-Request-Id": request_id})).headers["x-request-id"] == request_id
+    answer = await http.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    found = [
+        sample.exemplar.labels
+        for family in openmetrics.text_string_to_metric_families(answer.text)  # type: ignore[no-untyped-call]
+        for sample in family.samples
+        if sample.exemplar and sample.labels.get("route") == "/livez"
+    ]
+    assert {"request_id": request_id[:118]} in found
 
 
 async def test_metrics_name_routes_and_never_paths(http: httpx.AsyncClient, ada: Client, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from instafeed import feeds
+from instafeed import feeds, telemetry
 from instafeed.ids import MAX_ID
 from instafeed.storage import post_cache
 from instafeed.storage.post_cache import PostCache
@@ -17,6 +17,16 @@ from tests.feeds.world import World, add_follows, add_posts, render, shown, view
 from tests.redis import redis_client
 
 Shown = dict[int, bytes]
+
+
+def cache_reads() -> dict[tuple[str, str], float]:
+    """How often each cache was asked, by what came of it."""
+    [family] = telemetry.CACHE_READS.collect()
+    return {
+        (sample.labels["cache"], sample.labels["outcome"]): sample.value
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
 
 
 async def read(world: World, account: int) -> Shown:
@@ -271,6 +281,25 @@ async def test_what_another_release_made_is_not_shown_and_made_anew(
                 assert [(id_, shown.json) for id_, shown in page.items] == [(post, form)]
     for release in (old, new):
         await release.res.queue.close()
+
+
+async def test_it_is_counted_what_the_caches_know(world: World) -> None:
+    counted = []
+    before = cache_reads()
+    there = await Scene.set(world)
+    for step in (None, read, read, read):
+        if step:
+            assert await step(world, there.reader)
+        now = cache_reads()
+        counted.append({of for of, count in now.items() if count != before.get(of, 0)})
+        before = now
+    assert counted[0] >= {("counts", "miss"), ("marks", "miss")}
+    # Which of the two knows counts depends on the time.
+    assert [some - {("counts", "near"), ("counts", "hit")} for some in counted[1:]] == [
+        {("rights", "miss"), ("marks", "hit"), ("posts", "miss")},
+        {("rights", "hit"), ("marks", "hit"), ("posts", "hit")},
+        {("rights", "hit"), ("marks", "hit"), ("posts", "near")},
+    ]
 
 
 async def test_a_post_is_cached_no_longer_than_the_url_of_its_authors_photo(world: World) -> None:

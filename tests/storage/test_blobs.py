@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from instafeed import telemetry
 from instafeed.errors import Unavailable
 from instafeed.resources import Resources
 from instafeed.settings import Settings
@@ -152,14 +153,14 @@ async def test_an_object_is_stored_when_its_last_byte_is_sent_whatever_the_body_
 async def test_there_are_never_more_parts_in_memory_than_the_setting_says(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = most = 0
+    held = most = shown = 0
 
     class Counted(blobs._Part):
         def __init__(self) -> None:
-            nonlocal held, most
+            nonlocal held, most, shown
             super().__init__()
             held += 1
-            most = max(most, held)
+            most, shown = max(most, held), max(shown, telemetry.UPLOAD_MEMORY._value.get())
 
         def free(self) -> None:
             nonlocal held
@@ -179,6 +180,8 @@ async def test_there_are_never_more_parts_in_memory_than_the_setting_says(
     finally:
         await store.close()
     assert (most, held) == (2, 0)
+    assert shown >= 2 * PART_BYTES
+    assert telemetry.UPLOAD_MEMORY._value.get() == 0
 
 
 async def test_everything_says_that_s3_is_away(settings: Settings, tmp_path: Path) -> None:

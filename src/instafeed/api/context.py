@@ -108,7 +108,8 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
     requests, durations = _metrics(method, route, status)
     requests.inc()
-    durations.observe(seconds)
+    # By it the request's line in the log is found. An exemplar has 128 characters, its name included.
+    durations.observe(seconds, {"request_id": state["request_id"][:118]})
     _log.info(
         "request", method=method, route=route, status=status, seconds=round(seconds, 4), account=state.get("account")
     )

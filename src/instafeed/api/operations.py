@@ -3,7 +3,8 @@
 from typing import cast
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 
 from instafeed import entities, scheduled, tags
 from instafeed.api import limits, schemas, strict_json, text
@@ -115,6 +116,9 @@ async def get_status_xml(request: Request) -> Response:
         }
     },
 )
-async def get_metrics() -> Response:
-    """This process's metrics in Prometheus's text format. Not for the public: nginx does not pass it on."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+async def get_metrics(request: Request) -> Response:
+    """This process's metrics in Prometheus's text format, or in OpenMetrics, with exemplars, for whoever accepts that. Not for
+    the public: nginx does not pass it on.
+    """
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(REGISTRY), media_type=content_type)

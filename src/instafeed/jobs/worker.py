@@ -95,9 +95,10 @@ async def serve(settings: Settings, queues: Sequence[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, addr=settings.metrics_host)
     async with open_resources(settings) as res:
+        if settings.metrics_port:
+            # From now on a deployment takes the worker for one that works.
+            start_http_server(settings.metrics_port, addr=settings.metrics_host)
         await run(res, queues, stop)
 
 

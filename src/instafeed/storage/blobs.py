@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from yarl import URL
 
+from instafeed import telemetry
 from instafeed.errors import NotFound, Unavailable
 from instafeed.settings import Settings
 from instafeed.storage.cdn_signing import CdnSigner
@@ -166,6 +167,7 @@ class _Part:
 
     def __init__(self) -> None:
         self._buffer = bytearray(PART_BYTES + _PIECE_BYTES)
+        telemetry.UPLOAD_MEMORY.inc(len(self._buffer))
         self.size = 0
 
     async def fill(self, body: AsyncIterator[bytes]) -> bool:
@@ -184,6 +186,7 @@ class _Part:
 
     def free(self) -> None:
         """Give the memory back, whoever still holds the part."""
+        telemetry.UPLOAD_MEMORY.dec(len(self._buffer))
         self._buffer = bytearray()
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from instafeed import telemetry
 from instafeed.ids import shard_of
 from instafeed.models import Counts
 from instafeed.storage.redis import RedisServer, Script
@@ -37,6 +38,8 @@ local left = redis.call('PTTL', KEYS[2])
 redis.call('SET', KEYS[1], ARGV[2], 'PX', left > tonumber(ARGV[4]) and ARGV[3] or ARGV[4])
 redis.call('DEL', KEYS[2])
 """)
+
+_NEAR, _HIT, _MISS = (telemetry.CACHE_READS.labels("counts", outcome) for outcome in ("near", "hit", "miss"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,12 @@ class CountCache:
     async def finish_look(self, look: Look) -> dict[int, Counts]:
         """The counts of the posts that are cached."""
         found = look.near
+        _NEAR.inc(len(found))
         for post_ids, asked in look.asked:
             values = await asked
             fresh = {id_: _read(value) for id_, value in zip(post_ids, values, strict=True) if value is not None}
+            _HIT.inc(len(fresh))
+            _MISS.inc(len(post_ids) - len(fresh))
             found |= fresh
             self._near |= fresh
         return found

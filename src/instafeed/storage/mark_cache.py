@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from instafeed import telemetry
 from instafeed.ids import shard_of
 from instafeed.models import Marks
 from instafeed.storage.redis import RedisServer, Script
@@ -70,6 +71,8 @@ for i = 1, #fields, 1000 do redis.call('HSET', KEYS[1], unpack(fields, i, math.m
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 """)
 
+_HIT, _MISS = (telemetry.CACHE_READS.labels("marks", outcome) for outcome in ("hit", "miss"))
+
 
 @dataclass(frozen=True, slots=True)
 class Fill:
@@ -117,7 +120,9 @@ class MarkCache:
         """The marks, and the id below which they are not known; None if there is no entry to be believed."""
         floor, *marks = found
         if floor is None:
+            _MISS.inc()
             return None
+        _HIT.inc()
         if not any(marks):
             return {}, int(floor)
         return {id_: _BITS[bits] for id_, bits in zip(post_ids, marks, strict=True) if bits is not None}, int(floor)

@@ -86,7 +86,7 @@ return 1
 """)
 
 
-_FROM_PROCESS, _FROM_REDIS, _FROM_SQL = map(telemetry.FEED_POSTS.labels, ("process", "redis", "sql"))
+_NEAR, _HIT, _MISS = (telemetry.CACHE_READS.labels("posts", outcome) for outcome in ("near", "hit", "miss"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class PostCache:
         states = await self._states(look)
         known = look.known
         if states == [copy.version for copy in known if copy is not None]:
-            _FROM_PROCESS.inc(len(states))
+            _NEAR.inc(len(states))
             posts = [copy.post for copy in known if copy is not None]
             return Found(dict(zip(look.post_ids, posts, strict=True)), [], [])
         found = Found({}, [], [])
@@ -208,11 +208,12 @@ class PostCache:
                 found.missing.append(post_id)
             elif state != _HIDDEN:
                 elsewhere.append((post_id, state))
-        _FROM_PROCESS.inc(len(found.posts))
+        near = len(found.posts)
         if elsewhere:
             await self._fetch(elsewhere, found)
-            _FROM_REDIS.inc(len(elsewhere))
-        _FROM_SQL.inc(len(found.missing))
+        _NEAR.inc(near)
+        _HIT.inc(len(states) - near - len(found.missing))
+        _MISS.inc(len(found.missing))
         return found
 
     async def _states(self, look: Look) -> list[bytes | None]:

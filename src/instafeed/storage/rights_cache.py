@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from instafeed import telemetry
 from instafeed.ids import shard_of
 from instafeed.storage.redis import RedisServer, Script
 
@@ -52,6 +53,8 @@ return 1
 """)
 
 _GENERATION = "{celebrities}"
+
+_HIT, _MISS = (telemetry.CACHE_READS.labels("rights", outcome) for outcome in ("hit", "miss"))
 
 
 class Known(NamedTuple):
@@ -127,11 +130,14 @@ class RightsCache:
         asked = look.asked
         header, generation = await asked[0] if len(asked) == 1 else (await asked[0], await asked[1])
         if header is None or generation is None:
+            _MISS.inc()
             return None
         name, _, rest = header.partition(b" ")
         of, _, rest = rest.partition(b" ")
         if of != generation:
+            _MISS.inc()
             return None
+        _HIT.inc()
         ids, _, tags = rest.partition(b" ")
         celebrities = [int(id_) for id_ in ids.split(b",")] if ids else []
         return Known(name, celebrities, tags.decode().split(",") if tags else [])

@@ -8,12 +8,15 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from instafeed import telemetry
 from instafeed.storage.redis import Node, RedisServer
 
 _SECONDS = 900
 _TOMBSTONE = b"-"
 # Longer than any request that could still be about to fill the cache with what it read before.
 _TOMBSTONE_SECONDS = 1800
+
+_HIT, _MISS = (telemetry.CACHE_READS.labels("sessions", outcome) for outcome in ("hit", "miss"))
 
 
 class SessionCache:
@@ -40,7 +43,11 @@ class SessionCache:
 
     def finish_get(self, found: bytes | None) -> int | None:
         """The session's id, 0 if it was ended, None if it is not known here."""
-        return None if found is None else 0 if found == _TOMBSTONE else int(found)
+        if found is None:
+            _MISS.inc()
+            return None
+        _HIT.inc()
+        return 0 if found == _TOMBSTONE else int(found)
 
     async def fill(self, session_key: str, session_id: int, *, epoch: str) -> None:
         """Remember a session that was read from the database; it is looked up there again after 15 minutes. A server that
