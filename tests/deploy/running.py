@@ -272,8 +272,8 @@ def write_nginx(folder: Path, upstreams: str | None, *, port: int, photos: int, 
         "listen 127.0.0.1:8090": f"listen {HOST}:{health}",
         " /tmp/": f" {folder}/",
         "worker_processes auto": "worker_processes 2",
-        "worker_connections 16384": "worker_connections 256",
-        "worker_rlimit_nofile 65536": "worker_rlimit_nofile 1024",
+        "worker_connections 16384": "worker_connections 1024",
+        "worker_rlimit_nofile 65536": "worker_rlimit_nofile 2048",
     }
     conf = folder / "nginx.conf"
     text = conf.read_text()

@@ -1,10 +1,13 @@
-"""deploy/munin/instafeed, run as munin-node runs it, shows what the API and a worker tell."""
+"""deploy/munin/instafeed, asked for through a munin-node, shows what the API and a worker tell."""
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -12,10 +15,12 @@ from threading import Thread
 import httpx
 import pytest
 
+from instafeed.dev.process import Child
+from tests.client import eventually
 from tests.deploy.compose import DEPLOY
 from tests.deploy.running import HOST, free_ports, program
 
-PROGRAM = program("munin-run")
+PROGRAM = program("munin-node")
 if PROGRAM is None:
     pytest.skip("munin-node is not installed", allow_module_level=True)
 
@@ -51,42 +56,68 @@ def worker() -> Iterator[str]:
         thread.join()
 
 
+def _move_configuration(folder: Path) -> None:
+    """Have munin-node look there: where it looks is written into a module of its own, and nowhere else."""
+    find = ["perl", "-MMunin::Common::Defaults", "-e", "print $INC{'Munin/Common/Defaults.pm'}"]
+    text = Path(subprocess.run(find, capture_output=True, text=True, check=True).stdout).read_text()
+    assert "/etc/munin}" in text
+    moved = folder / "perl/Munin/Common/Defaults.pm"
+    moved.parent.mkdir(parents=True)
+    moved.write_text(text.replace("/etc/munin}", f"{folder}}}"))
+
+
 @pytest.fixture
-def munin(base_url: str, worker: str, tmp_path: Path) -> Munin:
-    """Runs our plugin, which knows the API, a worker, and a process that is away."""
+async def munin(base_url: str, worker: str, tmp_path: Path) -> AsyncIterator[Munin]:
+    """Asks a munin-node with our plugin, which knows the API, a worker, and a process that is away."""
     assert PROGRAM is not None
     plugins, settings = tmp_path / "plugins", tmp_path / "plugin-conf.d"
     plugins.mkdir()
     settings.mkdir()
     shutil.copy(DEPLOY / "munin/instafeed", plugins)
-    [away] = free_ports(1)
+    away, port = free_ports(2)
     urls = f"{base_url}/metrics {worker} http://{HOST}:{away}/metrics"
     (settings / "instafeed").write_text(f"[instafeed]\nuser {os.getuid()}\nenv.urls {urls}\n")
-    (tmp_path / "munin-node.conf").write_text(f"user {os.getuid()}\ngroup {os.getgid()}\n")
-    command = [
-        PROGRAM,
-        "--config",
-        f"{tmp_path}/munin-node.conf",
-        "--servicedir",
-        str(plugins),
-        "--sconfdir",
-        str(settings),
-    ]
+    (tmp_path / "munin-node.conf").write_text(f"""
+        user {os.getuid()}
+        group {os.getgid()}
+        host {HOST}
+        port {port}
+        allow ^127\\.0\\.0\\.1$
+        background 0
+        setsid 0
+        pid_file {tmp_path}/pid
+        log_file {tmp_path}/log
+    """)
+    _move_configuration(tmp_path)
 
-    async def run(*words: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            *command, "instafeed", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        output, errors = await process.communicate()
-        assert process.returncode == 0, errors.decode()
-        return output.decode()
+    async def ask(*words: str) -> str:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        try:
+            writer.write(f"cap multigraph\n{' '.join(words)}\nquit\n".encode())
+            async with asyncio.timeout(30):
+                return (await reader.read()).decode()
+        finally:
+            writer.close()
 
-    return run
+    async def answers() -> bool:
+        assert node.running, (tmp_path / "output").read_text()
+        with contextlib.suppress(ConnectionError):
+            return "instafeed" in await ask("list")
+        return False
+
+    with (tmp_path / "output").open("ab") as output:
+        environ = os.environ | {"PERL5LIB": str(tmp_path / "perl")}
+        node = await Child.start([PROGRAM], environ=environ, output=output)
+    try:
+        await eventually(answers)
+        yield ask
+    finally:
+        await node.stop(signal.SIGTERM, seconds=5)
 
 
 async def test_munin_shows_all_processes_of_a_host(munin: Munin, http: httpx.AsyncClient) -> None:
     await http.get("/v1/limits")
-    config, values = await munin("config"), await munin()
+    config, values = await munin("config", "instafeed"), await munin("fetch", "instafeed")
     graphs = re.findall(r"^multigraph (\w+)$", values, re.MULTILINE)
     assert graphs == re.findall(r"^multigraph (\w+)$", config, re.MULTILINE) != []
     assert len(re.findall(r"^graph_title ", config, re.MULTILINE)) == len(graphs)

@@ -360,31 +360,46 @@ async def test_no_request_fails_while_an_api_is_replaced(nginx: Machine, phone: 
     assert set(statuses) == {200}
 
 
-async def test_no_read_fails_when_an_api_dies(nginx: Machine, phone: httpx.AsyncClient) -> None:
+async def test_no_request_fails_when_an_api_dies_but_one_that_must_not_be_done_twice(
+    nginx: Machine, phone: httpx.AsyncClient
+) -> None:
+    reader, liker, writer = [await Client.sign_up(phone) for _ in range(3)]
+    post = await writer.post("liked")
+    await writer.published(post["id"])
+    path = f"/v1/posts/{post['id']}"
+    comment = {"text": "hello"}
     stop = asyncio.Event()
-    statuses: list[int] = []
+    statuses: dict[str, list[int]] = {"GET": [], "PUT": [], "POST": []}
 
-    async def read() -> None:
+    async def ask(client: Client, method: str, path: str, **options: Any) -> None:
         while not stop.is_set():
-            statuses.append((await phone.get("/v1/limits")).status_code)
+            answer = await phone.request(method, path, headers=client.headers, **options)
+            statuses[method].append(answer.status_code)
 
     async def many_more() -> bool:
-        return len(statuses) > before + 100
+        return all(len(of_one) > seen + 25 for of_one, seen in zip(statuses.values(), before, strict=True))
 
-    reading = [asyncio.create_task(read()) for _ in range(4)]
+    asking = [asyncio.create_task(ask(reader, "GET", "/v1/feed")) for _ in range(2)]
+    asking += [asyncio.create_task(ask(liker, "PUT", f"{path}/like"))]
+    asking += [asyncio.create_task(ask(writer, "POST", f"{path}/comments", json=comment)) for _ in range(2)]
     try:
-        before = 0
+        before = [0] * 3
         await eventually(many_more)
         nginx.children["api-1"].send(signal.SIGKILL)
-        before = len(statuses)
+        before = [len(of_one) for of_one in statuses.values()]
         await eventually(many_more)
+    finally:
+        stop.set()
+        await asyncio.gather(*asking)
         await nginx.children["api-1"].wait()
         await nginx.start("api-1")
         await nginx.answers("api-1", "/readyz")
-    finally:
-        stop.set()
-        await asyncio.gather(*reading)
-    assert set(statuses) == {200}
+    assert set(statuses["GET"]) == set(statuses["PUT"]) == {200}
+    # What was under way may have been done. Its client asks again, with its Idempotency-Key.
+    posted = statuses["POST"]
+    assert len(posted) - posted.count(201) == posted.count(503) <= 2
+    made = (await reader.call("GET", path))["comment_count"]
+    assert posted.count(201) <= made <= len(posted)
 
 
 async def test_what_is_under_way_is_finished_when_nginx_is_reloaded_or_stopped(
@@ -446,9 +461,11 @@ class Echo:
         self.connections += 1
         try:
             while True:
-                self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        except asyncio.IncompleteReadError:
+                self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode(errors="replace"))
+                large = b" " * (16 * MIB if self.requests[-1].startswith("GET /large ") else 0)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(large), large))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
 
@@ -456,7 +473,7 @@ class Echo:
 async def echo(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[tuple[Echo, str]]:
     """An echo behind nginx, and nginx's address; nothing listens behind the photos' server.
 
-    A parameter is added to proxies.conf.
+    A parameter is added to proxies.conf. Slow clients are cut sooner, for tests' sake.
     """
     echo = Echo()
     port, photos, health, nowhere, tls = free_ports(5)
@@ -467,6 +484,11 @@ async def echo(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
             upstream photos {{ server {HOST}:{nowhere}; }}
         """
         conf = write_nginx(tmp_path, upstreams, port=port, photos=photos, health=health)
+        text = conf.read_text()
+        for patience in ("client_header_timeout 10s", "send_timeout 15s"):
+            assert patience in text
+            text = text.replace(f" {patience}", f" {patience.split()[0]} 3s")
+        conf.write_text(text)
         _write_tls(tmp_path, tls)
         with (tmp_path / "proxies.conf").open("a") as proxies:
             proxies.write(getattr(request, "param", ""))
@@ -576,31 +598,82 @@ async def test_a_flood_of_log_ins_is_held_off(echo: tuple[Echo, str]) -> None:
         assert {(await http.get("/v1/sessions")).status_code for _ in range(30)} == {200}
 
 
+async def _send_slowly(port: int, said: bytes) -> bytes:
+    """Send a byte at a time for as long as it is let; returns what is answered, nothing if it is cut."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(said)
+    try:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(reader.read(4096), 0.5)
+            writer.write(b"x")
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def _read_slowly(port: int, said: bytes) -> None:
+    """Read a byte at a time until the connection is cut."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client, contextlib.suppress(ConnectionError):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, (HOST, port))
+        await loop.sock_sendall(client, said)
+        # What came before it was cut could still be read.
+        while await loop.sock_recv(client, 1) and not client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+
+
 async def test_slow_clients_are_cut_off_and_harm_nobody(echo: tuple[Echo, str]) -> None:
     upstream, url = echo
     port = int(url.rpartition(":")[2])
-    beginnings = (
-        b"GET / HTTP/1.1\r\nHost: x\r\nX: ",
-        b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
-    )
-    ended = 0
+    slow_headers = b"GET / HTTP/1.1\r\nHost: x\r\nX: "
+    slow_body = b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n{"
+    slow_read = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with asyncio.TaskGroup() as slow, httpx.AsyncClient(base_url=url, timeout=30) as http:
+        cut: list[asyncio.Task[Any]] = [slow.create_task(_send_slowly(port, slow_headers)) for _ in range(100)]
+        cut += [slow.create_task(_read_slowly(port, slow_read)) for _ in range(10)]
+        bodies = [slow.create_task(_send_slowly(port, slow_body)) for _ in range(230)]
 
-    async def dawdle(beginning: bytes) -> None:
-        nonlocal ended
-        reader, writer = await asyncio.open_connection(HOST, port)
-        writer.write(beginning)
-        with contextlib.suppress(ConnectionError):
-            await reader.read()
-        writer.close()
-        ended += 1
-
-    dawdling = [asyncio.create_task(dawdle(beginnings[number % 2])) for number in range(300)]
-    async with httpx.AsyncClient(base_url=url, timeout=30) as http:
-        for number in range(1, 21):
+        async def done() -> bool:
             assert (await http.get("/v1/feed")).status_code == 200
-            assert len(upstream.requests) == number, "what is not complete is kept from the API"
-    await asyncio.wait_for(asyncio.gather(*dawdling), 60)
-    assert ended == 300
+            refused = [task.result() for task in bodies if task.done()]
+            assert all(b" 429 " in said for said in refused)
+            return len(refused) == 30 and all(task.done() for task in cut)
+
+        await eventually(done, seconds=90)
+        assert not any(request.startswith("POST") for request in upstream.requests), (
+            "what is not complete is kept from it"
+        )
+        for task in bodies:
+            task.cancel()
+
+
+async def test_a_line_of_the_log_is_json_whatever_was_asked_for(echo: tuple[Echo, str], tmp_path: Path) -> None:
+    _, url = echo
+    asked = (
+        b"/a\xff\xc3(b",
+        b'/"quoted"\\',
+        b"/%ff",
+        b"/%22%0a",
+        b"/" + "\N{SNOWMAN}".encode(),
+        b"/a/../b?token=secret",
+    )
+    for path in asked:
+        reader, writer = await asyncio.open_connection(HOST, int(url.rpartition(":")[2]))
+        head = b'Host: h\xff"\r\nUser-Agent: \xff"\x01\r\nX-Request-Id: \xff"quoted\r\nConnection: close\r\n\r\n'
+        writer.write(b"GET " + path + b" HTTP/1.1\r\n" + head)
+        await reader.read()
+        writer.close()
+
+    async def logged() -> list[bytes]:
+        found = [line for line in (tmp_path / "log").read_bytes().splitlines() if line.startswith(b"{")]
+        return found if len(found) == len(asked) else []
+
+    paths = [json.loads(line.decode())["path"] for line in await eventually(logged)]
+    assert paths == ["/a", '/"quoted"\\', "/%ff", "/%22%0a", "/", "/a/../b"]
 
 
 async def test_the_api_learns_who_asks_for_what(echo: tuple[Echo, str]) -> None:
