@@ -294,12 +294,10 @@ async def test_it_is_counted_what_the_caches_know(world: World) -> None:
         counted.append({of for of, count in now.items() if count != before.get(of, 0)})
         before = now
     assert counted[0] >= {("counts", "miss"), ("marks", "miss")}
-    # Which of the two knows counts depends on the time.
-    assert [some - {("counts", "near"), ("counts", "hit")} for some in counted[1:]] == [
-        {("rights", "miss"), ("marks", "hit"), ("posts", "miss")},
-        {("rights", "hit"), ("marks", "hit"), ("posts", "hit")},
-        {("rights", "hit"), ("marks", "hit"), ("posts", "near")},
-    ]
+    # Services of other tests in this process may be counted, too.
+    assert counted[1] >= {("rights", "miss"), ("marks", "hit"), ("posts", "miss")}
+    assert counted[2] >= {("rights", "hit"), ("marks", "hit"), ("posts", "hit")}
+    assert counted[3] >= {("rights", "hit"), ("marks", "hit"), ("posts", "near")}
 
 
 async def test_a_post_is_cached_no_longer_than_the_url_of_its_authors_photo(world: World) -> None:
