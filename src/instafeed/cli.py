@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     departures.set_defaults(run=_departures)
 
     check = commands.add_parser("check", help="say which of the servers answer")
+    check.add_argument("--deep", action="store_true", help="say also whether what they keep is sound; changes nothing")
     check.set_defaults(run=_check)
 
     openapi = commands.add_parser("openapi", help="print the OpenAPI document")
@@ -302,13 +303,29 @@ def _departures(_: argparse.Namespace) -> int:
     return 0
 
 
-def _check(_: argparse.Namespace) -> int:
-    from instafeed.checks import check  # noqa: PLC0415
+def _check(options: argparse.Namespace) -> int:
+    from instafeed import checks, soundness  # noqa: PLC0415
+    from instafeed.errors import InstafeedError  # noqa: PLC0415
 
-    results = asyncio.run(check(Settings.from_environ(os.environ)))
-    for result in results:
-        sys.stdout.write(f"{'ok    ' if result.ready else 'FAILED'}  {result.name:<9} {result.detail}\n")
-    return 0 if all(result.ready for result in results) else 1
+    settings = Settings.from_environ(os.environ)
+
+    def tell(line: str) -> None:
+        sys.stdout.write(line + "\n")
+
+    def show(results: Sequence[checks.Check]) -> bool:
+        for result in results:
+            tell(f"{'ok    ' if result.ready else 'FAILED'}  {result.name:<9} {result.detail}")
+        return all(result.ready for result in results)
+
+    # What does not answer cannot be looked at, nor what a migration has yet to make.
+    ready = show(asyncio.run(checks.check(settings)))
+    if not ready or not options.deep:
+        return 0 if ready else 1
+    try:
+        return 0 if show(asyncio.run(soundness.check(settings, tell=tell))) else 1
+    except InstafeedError as error:
+        _say(error.detail)
+        return 1
 
 
 def _openapi(_: argparse.Namespace) -> int:
