@@ -13,7 +13,8 @@ from instafeed.settings import Settings
 from instafeed.storage import migrations
 
 _SECONDS = 2.5
-_LONGEST_WAIT_SECONDS = 300.0
+LONGEST_WAIT_SECONDS = 300.0
+"""Work that waits for us alone is late after so long."""
 # What depends on other people's servers, or is as long as an account is old.
 _PATIENT = {"mail", "push", "exports"}
 
@@ -37,6 +38,11 @@ async def check(settings: Settings) -> list[Check]:
     """The same for a process that holds nothing yet."""
     async with open_resources(settings) as res:
         return await check_all(res)
+
+
+async def waits(res: Resources) -> dict[str, float]:
+    """For how many seconds the oldest job of each queue has been due, of the queues that wait for us alone."""
+    return {queue: age for queue, age in (await res.queue.ages()).items() if queue not in _PATIENT}
 
 
 async def _check(name: str, answer: Awaitable[Any]) -> Check:
@@ -95,9 +101,8 @@ class Watch:
 
     async def _look(self) -> Status:
         began = time.monotonic()
-        parts, ages = await asyncio.gather(check_all(self._res), self._res.queue.ages())
-        waits = [age for queue, age in ages.items() if queue not in _PATIENT]
-        works = all(part.ready for part in parts) and max(waits, default=0.0) < _LONGEST_WAIT_SECONDS
+        parts, ages = await asyncio.gather(check_all(self._res), waits(self._res))
+        works = all(part.ready for part in parts) and max(ages.values(), default=0.0) < LONGEST_WAIT_SECONDS
         ended = time.monotonic()
         self._stale_at = ended + self._fresh_seconds
         return Status(works, ended - began)

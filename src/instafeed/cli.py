@@ -44,6 +44,10 @@ def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="instafeed", description="The backend of a photo-sharing community.")
     parser.add_argument("--version", action="version", version=VERSION)
@@ -94,7 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     departures.set_defaults(run=_departures)
 
     check = commands.add_parser("check", help="say which of the servers answer")
+    check.add_argument("--deep", action="store_true", help="say also whether what they keep is sound; changes nothing")
     check.set_defaults(run=_check)
+
+    upkeep = commands.add_parser("upkeep", help="rebuild indexes that are broken or mostly air, and analyze tables")
+    upkeep.set_defaults(run=_upkeep)
 
     openapi = commands.add_parser("openapi", help="print the OpenAPI document")
     openapi.set_defaults(run=_openapi)
@@ -264,12 +272,9 @@ def _counters(options: argparse.Namespace) -> int:
     from instafeed.errors import InstafeedError  # noqa: PLC0415
     from instafeed.resources import open_resources  # noqa: PLC0415
 
-    def tell(line: str) -> None:
-        sys.stdout.write(line + "\n")
-
     async def run() -> int:
         async with open_resources(Settings.from_environ(os.environ)) as res:
-            check = Check(res, mend=options.mend, tell=tell)
+            check = Check(res, mend=options.mend, tell=_print)
             await check.whole()
             return check.found.total()
 
@@ -302,13 +307,41 @@ def _departures(_: argparse.Namespace) -> int:
     return 0
 
 
-def _check(_: argparse.Namespace) -> int:
-    from instafeed.checks import check  # noqa: PLC0415
+def _check(options: argparse.Namespace) -> int:
+    from instafeed import checks, soundness  # noqa: PLC0415
+    from instafeed.errors import InstafeedError  # noqa: PLC0415
 
-    results = asyncio.run(check(Settings.from_environ(os.environ)))
-    for result in results:
-        sys.stdout.write(f"{'ok    ' if result.ready else 'FAILED'}  {result.name:<9} {result.detail}\n")
-    return 0 if all(result.ready for result in results) else 1
+    settings = Settings.from_environ(os.environ)
+
+    def show(results: Sequence[checks.Check]) -> bool:
+        for result in results:
+            _print(f"{'ok    ' if result.ready else 'FAILED'}  {result.name:<9} {result.detail}")
+        return all(result.ready for result in results)
+
+    # What does not answer cannot be looked at, nor what a migration has yet to make.
+    ready = show(asyncio.run(checks.check(settings)))
+    if not ready or not options.deep:
+        return 0 if ready else 1
+    try:
+        return 0 if show(asyncio.run(soundness.check(settings, tell=_print))) else 1
+    except InstafeedError as error:
+        _say(error.detail)
+        return 1
+
+
+def _upkeep(_: argparse.Namespace) -> int:
+    import asyncpg  # noqa: PLC0415
+
+    from instafeed.storage.upkeep import Upkeep  # noqa: PLC0415
+
+    dsn = Settings.from_environ(os.environ).database_url.get_secret_value()
+    upkeep = Upkeep(dsn, tell=_print)
+    try:
+        asyncio.run(upkeep.run())
+    except (asyncpg.PostgresError, OSError) as error:
+        _say(str(error) or "The database does not answer.")
+        return 1
+    return 1 if upkeep.failed else 0
 
 
 def _openapi(_: argparse.Namespace) -> int:

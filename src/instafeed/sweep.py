@@ -19,6 +19,13 @@ _LONG_QUEUE = 5000
 _HEAL_SLACK = timedelta(seconds=60)
 _ABANDONED_SECONDS = 3600
 _CLEAR_AT_ONCE = 500
+_FORGET = (
+    outbox.forget_done,
+    idempotency.forget_old,
+    accounts.forget_names,
+    mail_tokens.forget_old,
+    undone.forget_old,
+)
 
 
 async def ring(res: Resources) -> None:
@@ -77,14 +84,11 @@ async def clear(res: Resources) -> None:
     """
     before = abandoned_before(res)
     async with res.db.acquire() as connection:
-        while await outbox.forget_done(connection, limit=_CLEAR_AT_ONCE) == _CLEAR_AT_ONCE:
-            continue
-        await idempotency.forget_old(connection)
         pending = await media_rows.pending_below(connection, lowest_at(before), limit=_CLEAR_AT_ONCE)
-        await accounts.forget_names(connection)
-        await mail_tokens.forget_old(connection)
-        while await undone.forget_old(connection, limit=_CLEAR_AT_ONCE) == _CLEAR_AT_ONCE:
-            continue
+        # Bit by bit: what piled up while no worker ran is more than one statement has time for.
+        for forget in _FORGET:
+            while await forget(connection, limit=_CLEAR_AT_ONCE) == _CLEAR_AT_ONCE:
+                continue
     # An upload that is sent again with its Idempotency-Key has its old id, but began now.
     abandoned = [(id_, object_key) for id_, object_key in pending if began_at(object_key) < before]
     for id_, object_key in abandoned:

@@ -91,9 +91,14 @@ async def names_held(connection: Connection, account_id: int) -> list[timedelta]
     return [record["rest"] for record in records]
 
 
-async def forget_names(connection: Connection) -> None:
-    """Let go of the names that are held no more."""
-    await connection.execute("delete from usernames where held_until < now()")
+async def forget_names(connection: Connection, *, limit: int) -> int:
+    """Let go of the names that are held no more; returns of how many."""
+    records = await connection.fetch(
+        "delete from usernames where username = any(array(select username from usernames where held_until < now() limit $1))"
+        " and held_until < now() returning 1",
+        limit,
+    )
+    return len(records)
 
 
 async def get_many(connection: Connection, account_ids: Iterable[int]) -> dict[int, Account]:

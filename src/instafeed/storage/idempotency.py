@@ -116,8 +116,14 @@ async def forget(connection: Connection, hold: Hold) -> None:
     await connection.execute(f"delete from idempotency_keys {_HELD}", *hold.row)
 
 
-async def forget_old(connection: Connection) -> None:
-    """Delete keys of more than `KEPT_HOURS` ago, of all shards."""
-    await connection.execute(
-        "delete from idempotency_keys where created_at < now() - make_interval(hours => $1)", KEPT_HOURS
+async def forget_old(connection: Connection, *, limit: int) -> int:
+    """Delete keys of more than `KEPT_HOURS` ago, of all shards; returns how many."""
+    records = await connection.fetch(
+        "with old as (select shard, account_id, key from idempotency_keys"
+        " where created_at < now() - make_interval(hours => $1) limit $2)"
+        " delete from idempotency_keys using old where idempotency_keys.shard = old.shard"
+        " and idempotency_keys.account_id = old.account_id and idempotency_keys.key = old.key returning 1",
+        KEPT_HOURS,
+        limit,
     )
+    return len(records)

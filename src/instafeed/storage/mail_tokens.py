@@ -61,6 +61,14 @@ async def use_up(connection: Connection, account_id: int, purpose: str) -> None:
     )
 
 
-async def forget_old(connection: Connection) -> None:
-    """Delete tokens, of all shards, that expired `_KEPT_DAYS` ago."""
-    await connection.execute("delete from mail_tokens where expires_at < now() - make_interval(days => $1)", _KEPT_DAYS)
+async def forget_old(connection: Connection, *, limit: int) -> int:
+    """Delete tokens, of all shards, that expired `_KEPT_DAYS` ago; returns how many."""
+    records = await connection.fetch(
+        "with old as (select shard, account_id, id from mail_tokens"
+        " where expires_at < now() - make_interval(days => $1) limit $2)"
+        " delete from mail_tokens using old where mail_tokens.shard = old.shard"
+        " and mail_tokens.account_id = old.account_id and mail_tokens.id = old.id returning 1",
+        _KEPT_DAYS,
+        limit,
+    )
+    return len(records)

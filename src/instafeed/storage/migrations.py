@@ -15,7 +15,8 @@ import asyncpg
 
 from instafeed.storage.database import Connection
 
-_LOCK = 4_203_001  # any number that nothing else in the database locks
+LOCK = 4_203_001
+"""Is held while indexes are built, here or by `upkeep`; any number that nothing else in the database locks."""
 _LOCK_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _NO_TRANSACTION = "-- no-transaction"
@@ -137,7 +138,7 @@ async def migrate(
         # Polled, not waited for: a session that waits in pg_advisory_lock holds a snapshot, and
         # CREATE INDEX CONCURRENTLY in the session that has the lock would wait for that snapshot for ever.
         async with asyncio.timeout(_LOCK_SECONDS):
-            while not await connection.fetchval("select pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110
+            while not await connection.fetchval("select pg_try_advisory_lock($1)", LOCK):  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_SECONDS)
         await connection.execute(
             "create table if not exists migrations (version integer primary key, name text not null, checksum text not null,"

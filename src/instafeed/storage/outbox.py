@@ -27,6 +27,7 @@ PARTS_DONE = 1
 """Position of an entry all of whose parts are done; it has one more for each that is not."""
 _LONGEST_PAUSE_SECONDS = 600.0
 _AWAY_PAUSE_SECONDS = 3.0
+_STUCK_SECONDS = 60.0
 
 
 class Kind(StrEnum):
@@ -309,6 +310,24 @@ async def counts(connection: Connection) -> tuple[int, int, datetime | None]:
     )
     assert record is not None
     return record["late"], record["dead"], record["oldest"]
+
+
+async def stuck(connection: Connection, *, seconds: float, limit: int) -> tuple[int, list[tuple[Entry, str]]]:
+    """How many entries of all shards do not get on, and the first of them, each with what is wrong with it: dead, due for
+    `seconds` without being rung for, or given back with an error `seconds` after it was first taken.
+    """
+    records = await connection.fetch(
+        "select id, kind, payload, position, attempts, started_at is not null as again, count(*) over () as total,"
+        " concat_ws(': ', case when dead_at is not null then 'dead' when due_at < at.late then 'not rung for' else 'failing' end,"
+        " error) as wrong"
+        " from outbox, (select now() - make_interval(secs => $1) as late) at where done_at is null and (dead_at is not null"
+        " or due_at < at.late or (error is not null and leased_until is null and started_at < at.late and due_at < 'infinity'))"
+        " order by due_at limit $2",
+        seconds,
+        limit,
+        timeout=_STUCK_SECONDS,
+    )
+    return records[0]["total"] if records else 0, [(_from_record(record), record["wrong"]) for record in records]
 
 
 async def forget_done(connection: Connection, *, limit: int) -> int:
