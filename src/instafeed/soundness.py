@@ -30,10 +30,10 @@ async def check(settings: Settings, *, tell: Tell) -> list[Check]:
 
 async def _indexes(res: Resources, tell: Tell) -> int:
     async with res.db.acquire() as connection:
-        names = await indexes.invalid(connection)
-    for name in names:
-        tell(f"index {name} is not valid")
-    return len(names)
+        found = await indexes.invalid(connection)
+    for index in found:
+        tell(f"index {index.name} is not valid")
+    return len(found)
 
 
 async def _outbox(res: Resources, tell: Tell) -> int:

@@ -133,6 +133,60 @@ async def test_an_index_is_built_concurrently_while_another_migration_waits(
     assert await connection.fetchval("select indisvalid from pg_index where indexrelid = 'first_id'::regclass")
 
 
+async def test_an_index_of_partitions_whose_build_broke_off_is_built_when_migrated_again(
+    empty: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    parts = range(2)
+    write(
+        tmp_path,
+        _0001_first="create table first (id integer, n integer) partition by list (id);"
+        + "".join(f"create table first_{part} partition of first for values in ({part});" for part in parts),
+        _0002_index="-- no-transaction\ndrop index if exists first_n;"
+        + "".join(f"drop index concurrently if exists first_{part}_n;" for part in parts)
+        + "create unique index first_n on only first (id, n);"
+        + "".join(
+            f"create unique index concurrently first_{part}_n on first_{part} (id, n);"
+            f"alter index first_n attach partition first_{part}_n;"
+            for part in parts
+        ),
+    )
+    index = (tmp_path / "0002_index.sql").rename(tmp_path / "later")
+    await migrations.migrate(empty, tmp_path)
+    index.rename(tmp_path / "0002_index.sql")
+    await connection.execute("insert into first values (0, 1), (1, 1), (1, 1)")
+    invalid = "select array_agg(indexrelid::regclass::text order by indrelid desc) from pg_index where not indisvalid"
+    for _ in range(2):
+        with pytest.raises(MigrationError, match="0002_index: could not create unique index"):
+            await migrations.migrate(empty, tmp_path)
+        assert await connection.fetchval(invalid) == ["first_1_n", "first_n"]
+    await connection.execute("truncate first")
+    assert await migrations.migrate(empty, tmp_path) == ["0002_index"]
+    assert await connection.fetchval(invalid) is None
+    assert await connection.fetchval("select count(*) from pg_inherits where inhparent = 'first_n'::regclass") == 2
+
+
+async def test_an_index_that_is_built_concurrently_waits_for_whoever_writes_and_blocks_nobody(
+    empty: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await connection.execute("create table first (id integer)")
+    write(tmp_path, _0001_index="-- no-transaction\ncreate index concurrently first_id on first (id);")
+    other = await asyncpg.connect(empty, command_timeout=60)
+    try:
+        async with connection.transaction():
+            await connection.execute("insert into first values (1)")
+            build = asyncio.create_task(migrations.migrate(empty, tmp_path, lock_timeout="1ms", statement_timeout="1s"))
+            async with asyncio.timeout(60):
+                while not await other.fetchval(  # noqa: ASYNC110 - PostgreSQL has no event for it
+                    "select exists (select from pg_stat_progress_create_index where phase like 'waiting for writers%'"
+                    " and datname = current_database())"
+                ):
+                    await asyncio.sleep(0.05)
+            await other.execute("insert into first values (2)")
+        assert await build == ["0001_index"]
+    finally:
+        await other.close()
+
+
 async def test_a_lock_that_live_traffic_holds_is_not_waited_for_without_end(
     empty: str, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:

@@ -147,6 +147,13 @@ async def test_the_command_says_what_it_cannot_do_and_leaves_nothing_of_it(
     assert "\ndropped broken_ccnew\n" in done.output
     assert set(await sizes(connection, table)) == names
     await connection.execute("drop index broken")
+    await connection.execute("create index half on only outbox (kind)")
+    done = await asyncio.to_thread(run, "upkeep", environ=environ)
+    assert (done.status, done.output.splitlines()[1:]) == (
+        1,
+        ["FAILED  half is not there on every partition: its migration broke off"],
+    )
+    await connection.execute("drop index half")
     done = await asyncio.to_thread(run, "upkeep", environ=environ)
     assert (done.status, done.output) == (0, "analyzed\n")
     # A migration may be building what is not valid yet.

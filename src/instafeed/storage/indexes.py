@@ -1,5 +1,7 @@
 """The state of indexes, from PostgreSQL's catalogs."""
 
+from typing import NamedTuple
+
 from instafeed.storage.database import Connection
 
 _SECONDS = 60.0
@@ -16,13 +18,21 @@ _WIDTH = (
 )
 
 
-async def invalid(connection: Connection) -> list[str]:
+class Invalid(NamedTuple):
+    """An index that is not valid."""
+
+    name: str
+    is_partitioned: bool
+    """Not every partition of the table has its part of it."""
+
+
+async def invalid(connection: Connection) -> list[Invalid]:
     """Indexes that every write pays for and no query may use: what a build that broke off leaves."""
     records = await connection.fetch(
-        "select i.relname from pg_index x join pg_class i on i.oid = x.indexrelid"
+        "select i.relname, i.relkind = 'I' as is_partitioned from pg_index x join pg_class i on i.oid = x.indexrelid"
         f" where {_OURS} and not x.indisvalid order by 1"
     )
-    return [record["relname"] for record in records]
+    return [Invalid(record["relname"], record["is_partitioned"]) for record in records]
 
 
 async def bloated(connection: Connection, *, least_bytes: int, times: float) -> list[tuple[str, int, int]]:

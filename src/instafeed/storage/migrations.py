@@ -2,7 +2,15 @@
 
 A migration runs beside the code of the release before it: expand first, contract a release later. Each file is one
 transaction, its statements sent one at a time (Citus wants that of DDL); a file whose first line is
-`-- no-transaction` runs without, for `create index concurrently`.
+`-- no-transaction` runs without, for `create index concurrently`. If that breaks off it is run again from its beginning, so
+it first drops what it makes. On a partitioned table:
+
+    -- no-transaction
+    drop index if exists posts_place;  -- with those that are attached to it
+    drop index concurrently if exists posts_0_place;  -- and so on
+    create index posts_place on only posts (place);  -- valid when every partition's is attached
+    create index concurrently posts_0_place on posts_0 (place);  -- and so on
+    alter index posts_place attach partition posts_0_place;  -- and so on
 """
 
 import asyncio
@@ -20,6 +28,8 @@ LOCK = 4_203_001
 _LOCK_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _NO_TRANSACTION = "-- no-transaction"
+# What blocks nobody while it waits for whoever writes, and takes as long as its table is large.
+_PATIENT = re.compile(r"\bindex\s+concurrently\b", re.IGNORECASE)
 _NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 # A string, a quoted name, a dollar-quoted body or a comment is passed over whole; a semicolon outside of them ends a statement.
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/|;", re.DOTALL)
@@ -127,7 +137,7 @@ async def migrate(
         dsn: the database.
         source: a folder of migrations other than ours.
         lock_timeout: how long a statement waits for a table that live traffic holds.
-        statement_timeout: how long one statement may take.
+        statement_timeout: how long one statement may take. Neither is for indexes that are built concurrently.
 
     Raises:
         MigrationError: an applied one was edited, another run holds the lock for a minute, or a statement failed.
@@ -145,10 +155,10 @@ async def migrate(
             " applied_at timestamptz not null default now())"
         )
         pending = _pending(known, await _applied(connection))
-        await connection.execute(f"set lock_timeout = '{lock_timeout}'")
-        await connection.execute(f"set statement_timeout = '{statement_timeout}'")
+        limits = f"set lock_timeout = '{lock_timeout}'; set statement_timeout = '{statement_timeout}'"
+        await connection.execute(limits)
         for migration in pending:
-            await _apply(connection, migration)
+            await _apply(connection, migration, limits)
         return [migration.name for migration in pending]
     except TimeoutError as error:
         raise MigrationError("another migration has been running for a minute") from error
@@ -156,11 +166,16 @@ async def migrate(
         await connection.close()
 
 
-async def _apply(connection: asyncpg.Connection, migration: Migration) -> None:
+async def _apply(connection: asyncpg.Connection, migration: Migration, limits: str) -> None:
     async def run() -> None:
         for statement in statements(migration.sql):
+            patient = not migration.in_transaction and _PATIENT.search(statement)
+            if patient:
+                await connection.execute("set lock_timeout = 0; set statement_timeout = 0")
             try:
                 await connection.execute(statement)
+                if patient:
+                    await connection.execute(limits)
             except asyncpg.PostgresError as error:
                 raise MigrationError(f"{migration.name}: {error} in: {statement[:200]}") from error
         await connection.execute(

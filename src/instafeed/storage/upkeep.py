@@ -55,8 +55,10 @@ class Upkeep:
 
     async def _tend(self, connection: asyncpg.Connection) -> None:
         await self._drop_remains(connection)
-        for name in await indexes.invalid(connection):
-            if not _REMAINS.search(name):
+        for name, is_partitioned in await indexes.invalid(connection):
+            if is_partitioned:
+                self._fail(f"{name} is not there on every partition: its migration broke off")
+            elif not _REMAINS.search(name):
                 await self._try(connection, f'reindex index concurrently "{name}"', f"rebuilt {name}: it was not valid")
         for name, now, needed in await indexes.bloated(connection, least_bytes=_LEAST_BYTES, times=_TIMES):
             said = f"rebuilt {name}: {now >> 20} MiB, and {needed >> 20} MiB are needed"
@@ -65,7 +67,7 @@ class Upkeep:
             await self._drop_remains(connection)
 
     async def _drop_remains(self, connection: asyncpg.Connection) -> None:
-        for name in await indexes.invalid(connection):
+        for name, _ in await indexes.invalid(connection):
             if _REMAINS.search(name):
                 await self._try(connection, f'drop index concurrently "{name}"', f"dropped {name}")
 
