@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from instafeed import telemetry
 from instafeed.resources import Resources
+from instafeed.settings import Settings
 from tests.deploy.compose import DEPLOY, ROOT
 from tests.deploy.running import program
 
@@ -66,6 +67,13 @@ def test_each_alert_leads_to_its_section_of_the_runbook_and_each_section_has_its
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["annotations"].keys() == {"summary", "runbook_url"}
         assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+
+
+def test_the_runbook_says_of_every_secret_how_it_is_changed() -> None:
+    table = RUNBOOK.partition("\n## A leaked key\n")[2].partition("\n## ")[0]
+    secrets = [name for name, field in Settings.model_fields.items() if "SecretStr" in repr(field.annotation)]
+    assert "secret_key" in secrets
+    assert [name for name in secrets if f"`INSTAFEED_{name.upper()}`" not in table] == []
 
 
 def test_links_of_the_runbook_lead_somewhere() -> None:
