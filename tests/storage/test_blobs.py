@@ -174,8 +174,9 @@ async def test_there_are_never_more_parts_in_memory_than_the_setting_says(
         await asyncio.gather(
             *(
                 store.put_unsized(f"few/{n}", body(bytes(PART_BYTES), b"rest"), content_type="text/plain")
-                for n in range(5)
-            )
+                for n in range(4)
+            ),
+            store.put_unsized("few/large", body(b"begin", bytes(2 * PART_BYTES)), content_type="text/plain"),
         )
     finally:
         await store.close()

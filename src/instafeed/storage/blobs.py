@@ -173,7 +173,9 @@ class _Part:
     async def fill(self, body: AsyncIterator[bytes]) -> bool:
         """Collect `PART_BYTES`, and what comes in one piece with their end; returns whether nothing is left."""
         async for piece in body:
+            before = len(self._buffer)
             self._buffer[self.size : self.size + len(piece)] = piece
+            telemetry.UPLOAD_MEMORY.inc(len(self._buffer) - before)  # a large piece needs more room
             self.size += len(piece)
             if self.size >= PART_BYTES:
                 return False
