@@ -1,6 +1,7 @@
 """What push services get of us, and what we make of their answers."""
 
 import asyncio
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from instafeed.storage.push import Outcome, PushServices, Verdict
 from instafeed.storage.push.verdicts import Breaker, later
 from instafeed.storage.push.web import MAX_BYTES, WebPush, encrypt
 from tests.client import eventually
-from tests.push.browser import Browser, PushService, check_sender, decode, decrypt
+from tests.push.browser import Browser, PushService, check_sender, decode, decrypt, encode
 from tests.push.sns import ACCESS_KEY, APNS, FCM, SECRET_KEY, Sns
 
 KEY = "yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw"  # of RFC 8291, appendix A, as are the others
@@ -110,6 +111,22 @@ async def test_a_browser_reads_what_only_it_can_read_and_knows_who_sent_it(web: 
     public_key, claims = check_sender(first.headers["Authorization"], service.origin)
     assert public_key == web.public_key
     assert claims["sub"] == "mailto:us@example.org"
+
+
+async def test_another_key_is_another_sender_whom_a_browser_must_ask_for_anew(
+    web: WebPush, service: PushService
+) -> None:
+    before, after = service.browser(), service.browser()
+    changed = WebPush(encode(secrets.token_bytes(32)), contact="us@example.org", anywhere=True)
+    await changed.open()
+    try:
+        service.answers[before.number] = (403, {})  # it subscribed to the old one
+        assert (await changed.send(device_of(before), PUSH)).outcome is Outcome.REFUSED
+        assert await changed.send(device_of(after), PUSH) == Verdict(Outcome.SENT)
+    finally:
+        await changed.close()
+    told, _ = check_sender(after.pushes[0].headers["Authorization"], service.origin)
+    assert told == changed.public_key != web.public_key
 
 
 def test_a_message_of_the_most_bytes_fits_and_a_longer_one_does_not() -> None:

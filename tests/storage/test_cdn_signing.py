@@ -35,9 +35,9 @@ def pem(key: Any, encryption: Any = None) -> str:
     return text.decode()
 
 
-def signer(key: Key) -> CdnSigner:
+def signer(key: Key, key_pair_id: str = "K2JCJMDEHXQW5F") -> CdnSigner:
     """Signs with a key."""
-    return CdnSigner(url="https://d1.cloudfront.test", key_pair_id="K2JCJMDEHXQW5F", private_key=pem(key))
+    return CdnSigner(url="https://d1.cloudfront.test", key_pair_id=key_pair_id, private_key=pem(key))
 
 
 def opened(text: str) -> bytes:
@@ -45,11 +45,11 @@ def opened(text: str) -> bytes:
     return base64.b64decode(text.replace("-", "+").replace("_", "=").replace("~", "/"), validate=True)
 
 
-def verify(key: Key, url: str) -> dict[str, Any]:
+def verify(key: Key, url: str, key_pair_id: str = "K2JCJMDEHXQW5F") -> dict[str, Any]:
     """The policy of a URL, if it is signed with the key."""
     query = parse_qs(urlsplit(url).query, strict_parsing=True)
     assert query.keys() == {"Policy", "Signature", "Key-Pair-Id", "Hash-Algorithm"}
-    assert (query["Key-Pair-Id"], query["Hash-Algorithm"]) == (["K2JCJMDEHXQW5F"], ["SHA256"])
+    assert (query["Key-Pair-Id"], query["Hash-Algorithm"]) == ([key_pair_id], ["SHA256"])
     policy, signature = opened(query["Policy"][0]), opened(query["Signature"][0])
     if isinstance(key, rsa.RSAPrivateKey):
         key.public_key().verify(signature, policy, padding.PKCS1v15(), SHA256())
@@ -74,6 +74,12 @@ def test_a_url_is_signed_for_its_photo_and_no_other_until_it_ends(kind: str) -> 
     }
     with pytest.raises(InvalidSignature):
         verify(KEYS[kind], signer(_another(kind)).url(photo + "640.webp", until=UNTIL))
+
+
+def test_a_url_names_the_key_that_it_is_signed_with_so_that_two_hold_while_they_are_changed() -> None:
+    photo = rendition_prefix(new_object_key())
+    for name, key in {"KOLD": KEYS["rsa"], "KNEW": KEYS["ecdsa"]}.items():
+        verify(key, signer(key, name).url(photo + "640.webp", until=UNTIL), name)
 
 
 def _another(kind: str) -> Key:
