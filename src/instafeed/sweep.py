@@ -45,8 +45,9 @@ async def ring(res: Resources) -> None:
     for kind, entry_id in late:
         await res.queue.ring(kind, entry_id)
     async with res.db.acquire() as connection:
-        pending, dead, _ = await outbox.counts(connection)
+        pending, dead, oldest = await outbox.counts(connection)
     telemetry.OUTBOX_PENDING.set(pending)
+    telemetry.OUTBOX_AGE.set((telemetry.now() - oldest).total_seconds() if oldest else 0)
     telemetry.OUTBOX_DEAD.set(dead)
     telemetry.SWEPT_AT.set_to_current_time()
 

@@ -201,8 +201,9 @@ async def test_a_long_queue_is_not_made_longer(world: World, monkeypatch: pytest
     await world.sql("update outbox set due_at = now() - interval '1 second' returning 1")
     await sweep.ring(res)
     before = (await res.queue.lengths())["fanout"]
-    await world.sql("update outbox set due_at = now() - interval '1 second' returning 1")
+    await world.sql("update outbox set due_at = now() - interval '1 hour' returning 1")
     await sweep.ring(res)
+    assert telemetry.OUTBOX_AGE._value.get() >= 3600
     assert before >= 10
     assert (await res.queue.lengths())["fanout"] == before
     await res.queue.close()
