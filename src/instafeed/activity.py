@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from instafeed import access
-from instafeed.errors import FieldError, Invalid
+from instafeed.errors import Invalid
 from instafeed.ids import MAX_ID, lowest_at
 from instafeed.models import (
     NO_MARKS,
@@ -98,8 +98,7 @@ async def mark_read(res: Resources, viewer: Viewer, up_to: int) -> None:
         Invalid: nothing has happened with such an id yet.
     """
     if up_to >= lowest_at(time.time() + _CLOCKS_DIFFER_SECONDS):
-        wrong = FieldError("/id", "Not the id of an entry.")
-        raise Invalid(errors=(wrong,))
+        raise Invalid.at("/id", "Not the id of an entry.")
 
     async def body(connection: Connection) -> None:
         await access.lock_self(connection, viewer)

@@ -9,7 +9,7 @@ from functools import partial
 
 from instafeed import access, captions, notifications
 from instafeed.changes import Change, transact
-from instafeed.errors import FieldError, Invalid, NotFound
+from instafeed.errors import Invalid, NotFound
 from instafeed.ids import shard_of
 from instafeed.models import Account, Comment, Page, Viewer
 from instafeed.resources import Resources
@@ -74,8 +74,7 @@ async def _lock_parent(connection: Connection, viewer: Viewer, post_id: int, rep
     rows = [await comment_rows.get(connection, id_) for id_ in (reply_to, parent_id)]
     of_post = [(row.id, row) for row in rows if row is not None and row.post_id == post_id]
     if len(await _shown(connection, viewer, of_post)) < len(rows):
-        wrong = FieldError("/reply_to", "Not a comment of this post.")
-        raise Invalid(errors=(wrong,))
+        raise Invalid.at("/reply_to", "Not a comment of this post.")
     return rows[1]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from instafeed import access
-from instafeed.errors import FieldError, Invalid, Unauthenticated
+from instafeed.errors import Invalid, Unauthenticated
 from instafeed.ids import shard_of
 from instafeed.models import Device, Page, Platform, Viewer
 from instafeed.resources import Resources
@@ -62,21 +62,17 @@ async def register(
         ("auth", auth, is_browser),
     ):
         if (value is not None) is not belongs:
-            raise _wrong(field, f"Is {'missing' if belongs else 'too much'} with this platform.")
+            raise Invalid.at(f"/{field}", f"Is {'missing' if belongs else 'too much'} with this platform.")
     id_ = res.ids.next(shard_of(viewer.account_id))
     device = Device(viewer.account_id, name, id_, viewer.session_id, platform, token or endpoint or "")
     if is_browser:
         anywhere = res.settings.web_push_anywhere == "on"
         if not may_be_endpoint(device.address, anywhere=anywhere):
-            raise _wrong("endpoint", "Not the https:// URL of a push service.")
+            raise Invalid.at("/endpoint", "Not the https:// URL of a push service.")
         device = replace(device, p256dh=_public_key(p256dh or ""), auth=_secret(auth or ""))
     elif not _TOKENS[platform].fullmatch(device.address):
-        raise _wrong("token", f"Not a token of {platform}.")
+        raise Invalid.at("/token", f"Not a token of {platform}.")
     return await _register(res, viewer, device)
-
-
-def _wrong(field: str, detail: str) -> Invalid:
-    return Invalid(errors=(FieldError(f"/{field}", detail),))
 
 
 def _decode(text: str) -> bytes:
@@ -90,7 +86,7 @@ def _public_key(text: str) -> bytes:
     except ValueError:
         key = b""
     if len(key) != _POINT_BYTES:
-        raise _wrong("p256dh", "Not a public key of P-256, uncompressed, in URL-safe base64.")
+        raise Invalid.at("/p256dh", "Not a public key of P-256, uncompressed, in URL-safe base64.")
     return key
 
 
@@ -100,7 +96,7 @@ def _secret(text: str) -> bytes:
     except ValueError:
         secret = b""
     if len(secret) != _AUTH_BYTES:
-        raise _wrong("auth", f"Not {_AUTH_BYTES} bytes in URL-safe base64.")
+        raise Invalid.at("/auth", f"Not {_AUTH_BYTES} bytes in URL-safe base64.")
     return secret
 
 

@@ -5,7 +5,7 @@ documented in docs/errors.md. How an error is spoken over HTTP is decided in `ap
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Invalid(InstafeedError):
 
     def __init__(self, detail: str = "Some fields are not valid.", *, errors: tuple[FieldError, ...] = ()) -> None:
         super().__init__(detail, errors=errors)
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> Self:
+        """One field is wrong."""
+        return cls(errors=(FieldError(pointer, detail),))
 
 
 class Unauthenticated(InstafeedError):

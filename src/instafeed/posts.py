@@ -191,8 +191,7 @@ async def _edit(res: Resources, change: Change, viewer: Viewer, post_id: int, ch
     post = (await post_rows.get_many(connection, [post_id]))[post_id]
     edited = _photos_edited(changes, post.media)
     if changes.publish_at is not None:
-        wrong = FieldError("/publish_at", "Only a post that waits for its time can get another one.")
-        raise Invalid(errors=(wrong,))
+        raise Invalid.at("/publish_at", "Only a post that waits for its time can get another one.")
     if edited == list(post.media) and changes.caption in {None, post.caption}:
         return
     await change.hold_posts(post_id)

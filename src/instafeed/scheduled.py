@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from instafeed import access, captions, reactions
-from instafeed.errors import Conflict, FieldError, Invalid
+from instafeed.errors import Conflict, Invalid
 from instafeed.ids import shard_of
 from instafeed.models import Media, Page, Post, PostView, Viewer
 from instafeed.resources import Resources
@@ -50,8 +50,7 @@ async def add(
 def _must_be_near(publish_at: datetime) -> None:
     now = datetime.now(UTC)
     if not now < publish_at <= now + timedelta(days=DAYS):
-        wrong = FieldError("/publish_at", f"Must be in the future, and at most {DAYS} days away.")
-        raise Invalid(errors=(wrong,))
+        raise Invalid.at("/publish_at", f"Must be in the future, and at most {DAYS} days away.")
 
 
 async def _note(res: Resources, connection: Connection, scheduled_id: int, publish_at: datetime) -> int:

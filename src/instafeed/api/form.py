@@ -50,10 +50,6 @@ def _validated(texts: dict[str, bytes]) -> Fields:
         raise Invalid(errors=fields) from None
 
 
-def _invalid(name: str, detail: str) -> Invalid:
-    return Invalid(errors=(FieldError(f"/{name}", detail),))
-
-
 class PhotoForm:
     """One form. Call `begin`, then `photo`; the texts are there when the photo has ended, wherever they stand.
 
@@ -79,7 +75,7 @@ class PhotoForm:
         if (sent_length(self._request) or 0) > max_bytes + _MORE_BYTES:
             raise too_large(max_bytes)
         if not await self._read_texts():
-            raise _invalid("photo", "Is missing.")
+            raise Invalid.at("/photo", "Is missing.")
 
     async def photo(self) -> AsyncIterator[bytes]:
         """The photo's bytes. They have not ended before the whole form is read: who takes them takes all or nothing."""
@@ -88,7 +84,7 @@ class PhotoForm:
                 break
             yield value
         if await self._read_texts():
-            raise _invalid("photo", "Is there twice.")
+            raise Invalid.at("/photo", "Is there twice.")
 
     def texts(self) -> tuple[str, str, datetime | None]:
         """Caption, alternative text, and when to publish it."""
@@ -103,14 +99,14 @@ class PhotoForm:
                 if name == "photo":
                     break
                 if name not in _TEXTS:
-                    raise _invalid(name[:100], "Is not a field of this form.")
+                    raise Invalid.at(f"/{name[:100]}", "Is not a field of this form.")
                 if name in self._texts:
-                    raise _invalid(name, "Is there twice.")
+                    raise Invalid.at(f"/{name}", "Is there twice.")
                 self._texts[name] = b""
             elif kind == "data":
                 self._texts[name] += value
                 if len(self._texts[name]) > _TEXT_BYTES:
-                    raise _invalid(name, "Is too long.")
+                    raise Invalid.at(f"/{name}", "Is too long.")
         self._fields = _validated(self._texts)
         return name == "photo"
 
