@@ -10,6 +10,7 @@ from datetime import datetime
 
 from instafeed.ids import SHARDS, shard_of
 from instafeed.storage.database import Connection
+from instafeed.storage.pruning import delete_some
 
 LOCK_SECONDS = 60.0
 KEPT_HOURS = 24
@@ -118,12 +119,6 @@ async def forget(connection: Connection, hold: Hold) -> None:
 
 async def forget_old(connection: Connection, *, limit: int) -> int:
     """Delete keys of more than `KEPT_HOURS` ago, of all shards; returns how many."""
-    records = await connection.fetch(
-        "with old as (select shard, account_id, key from idempotency_keys"
-        " where created_at < now() - make_interval(hours => $1) limit $2)"
-        " delete from idempotency_keys using old where idempotency_keys.shard = old.shard"
-        " and idempotency_keys.account_id = old.account_id and idempotency_keys.key = old.key returning 1",
-        KEPT_HOURS,
-        limit,
-    )
-    return len(records)
+    old = "created_at < now() - make_interval(hours => $1)"
+    key = ("shard", "account_id", "key")
+    return await delete_some(connection, "idempotency_keys", key, old, KEPT_HOURS, limit=limit)

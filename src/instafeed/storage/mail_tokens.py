@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from instafeed.ids import shard_of
 from instafeed.storage.database import Connection
+from instafeed.storage.pruning import delete_some
 
 _KEPT_DAYS = 7
 
@@ -63,12 +64,5 @@ async def use_up(connection: Connection, account_id: int, purpose: str) -> None:
 
 async def forget_old(connection: Connection, *, limit: int) -> int:
     """Delete tokens, of all shards, that expired `_KEPT_DAYS` ago; returns how many."""
-    records = await connection.fetch(
-        "with old as (select shard, account_id, id from mail_tokens"
-        " where expires_at < now() - make_interval(days => $1) limit $2)"
-        " delete from mail_tokens using old where mail_tokens.shard = old.shard"
-        " and mail_tokens.account_id = old.account_id and mail_tokens.id = old.id returning 1",
-        _KEPT_DAYS,
-        limit,
-    )
-    return len(records)
+    old = "expires_at < now() - make_interval(days => $1)"
+    return await delete_some(connection, "mail_tokens", ("shard", "account_id", "id"), old, _KEPT_DAYS, limit=limit)

@@ -14,6 +14,7 @@ from asyncpg import Record
 
 from instafeed.ids import shard_of
 from instafeed.storage.database import Connection
+from instafeed.storage.pruning import delete_some
 
 LEASE_SECONDS = 10.0
 FIRST_RING_SECONDS = 5.0
@@ -332,10 +333,5 @@ async def stuck(connection: Connection, *, seconds: float, limit: int) -> tuple[
 
 async def forget_done(connection: Connection, *, limit: int) -> int:
     """Delete entries done more than `KEPT_DAYS` ago; returns how many."""
-    records = await connection.fetch(
-        "with old as (select shard, id from outbox where done_at < now() - make_interval(days => $1) limit $2)"
-        " delete from outbox using old where outbox.shard = old.shard and outbox.id = old.id returning 1",
-        KEPT_DAYS,
-        limit,
-    )
-    return len(records)
+    old = "done_at < now() - make_interval(days => $1)"
+    return await delete_some(connection, "outbox", ("shard", "id"), old, KEPT_DAYS, limit=limit)

@@ -5,6 +5,7 @@ import time
 from instafeed.ids import lowest_at, shard_of
 from instafeed.models import ActivityKind
 from instafeed.storage.database import Connection
+from instafeed.storage.pruning import delete_some
 
 _KEPT_DAYS = 7
 """After the act."""
@@ -44,11 +45,6 @@ async def take(
 
 async def forget_old(connection: Connection, *, limit: int) -> int:
     """Forget acts that are older than some days, of all shards; returns how many."""
-    records = await connection.fetch(
-        "with old as (select shard, account_id, kind, subject_id, actor_id from undone where id < $1 limit $2)"
-        " delete from undone using old where undone.shard = old.shard and undone.account_id = old.account_id"
-        " and undone.kind = old.kind and undone.subject_id = old.subject_id and undone.actor_id = old.actor_id returning 1",
-        lowest_at(time.time() - _KEPT_DAYS * 86_400),
-        limit,
-    )
-    return len(records)
+    key = ("shard", "account_id", "kind", "subject_id", "actor_id")
+    below = lowest_at(time.time() - _KEPT_DAYS * 86_400)
+    return await delete_some(connection, "undone", key, "id < $1", below, limit=limit)
