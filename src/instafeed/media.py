@@ -56,6 +56,19 @@ class Stored:
 Commit = Callable[[Connection], Awaitable[None]]
 """What is committed together with a photo."""
 
+Begun = asyncio.Future[None]
+"""Done when a photo's row is there. Before that, nothing may be stored: by its row, what a crash leaves is found. Whoever
+waits for it shields it, so that it can be undone.
+"""
+
+
+class _Arrived(Exception):
+    """The photo was sent before, by the same request."""
+
+    def __init__(self, media: Media) -> None:
+        super().__init__()
+        self.media = media
+
 
 def too_large(max_bytes: int) -> MediaTooLarge:
     """What is said of a photo with more bytes."""
@@ -135,12 +148,13 @@ async def _receive(
         raise MediaIncomplete("The photo is empty.")
     content_type = type_of(head)
 
-    async def store(key: str) -> Stored:
+    async def store(key: str, begun: Begun) -> Stored:
         with telemetry.PHOTO_SECONDS.labels("receive").time():
             if size is None:
+                await asyncio.shield(begun)
                 await res.blobs.put_unsized(key, body, content_type=content_type)
             else:
-                await res.blobs.put(key, body, size=size, content_type=content_type)
+                await res.blobs.put(key, _once_begun(body, size, begun), size=size, content_type=content_type)
                 async for _ in body:
                     pass  # to its very end, where it says whether the client is still there
         if sha256 is not None and meter.digest != sha256:
@@ -186,7 +200,8 @@ async def known(res: Resources, viewer: Viewer, media_id: int, sha256: bytes, *,
     stored = Stored(found.content_type, found.size, sha256)
     source = original_key(found.object_key)
 
-    async def store(key: str) -> Stored:
+    async def store(key: str, begun: Begun) -> Stored:
+        await asyncio.shield(begun)
         await res.blobs.copy(source, key)
         if await res.blobs.size(key) != stored.size:
             raise Unavailable("The photo store has not kept the copy.", retry_after=2)
@@ -204,14 +219,13 @@ async def _take(
     res: Resources,
     viewer: Viewer,
     media_id: int,
-    store: Callable[[str], Awaitable[Stored]],
+    store: Callable[[str, Begun], Awaitable[Stored]],
     camera_facts: bool,
     commit: Commit | None,
 ) -> Media:
-    """Make a photo of what `store` stores under the key that it is given."""
+    """Make a photo of what `store` stores under the key that it is given, once it has begun."""
     object_key = new_object_key()
-    if (there := await _begin(res, viewer, media_id, object_key, camera_facts)) is not None:
-        return there
+    begun = asyncio.create_task(_begin(res, viewer, media_id, object_key, camera_facts))
     stored: Stored
 
     async def finish(connection: Connection) -> tuple[Media, int]:
@@ -223,13 +237,17 @@ async def _take(
         return made
 
     try:
-        stored = await store(original_key(object_key))
+        stored = await store(original_key(object_key), begun)
         media, entry = await (res.db.transact if commit else res.db.statement)(finish)
     except BaseException as error:
-        taken = await asyncio.shield(_undo(res, media_id, object_key))
-        if taken is None or not isinstance(error, Exception):
+        taken = await asyncio.shield(_undo(res, begun, media_id, object_key))
+        if not isinstance(error, Exception):
             raise
-        return taken  # it was committed after all: the answer was lost
+        if taken is not None:
+            return taken  # it was committed after all, now or before: the answer was lost
+        if (reason := begun.exception()) is not None:
+            raise reason from error
+        raise
     await res.queue.ring(Kind.RENDER, entry)
     return media
 
@@ -253,8 +271,17 @@ async def become(
     return (media, entry_id) if media else None
 
 
-async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str, camera_facts: bool) -> Media | None:
-    """Note that bytes are about to arrive; returns the photo if they have arrived before."""
+async def _once_begun(body: AsyncIterator[bytes], size: int, begun: Begun) -> AsyncIterator[bytes]:
+    """A body of `size` bytes whose last piece waits until its row is there: S3 stores nothing before it has all of it."""
+    async for piece in body:
+        size -= len(piece)
+        if size <= 0 or begun.done():
+            await asyncio.shield(begun)
+        yield piece
+
+
+async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str, camera_facts: bool) -> None:
+    """Note that bytes are about to arrive."""
     me = viewer.account_id
 
     async def insert(connection: Connection) -> bool | None:
@@ -267,7 +294,7 @@ async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str,
         if made is None:
             raise Unauthenticated
         if made:
-            return None
+            return
         async with res.db.acquire() as connection:
             there = await media_rows.get(connection, media_id)
         if there is None or there.account_id != me:
@@ -276,11 +303,16 @@ async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str,
             # The same request came before and broke off. Should it be still at it, it finds its row gone.
             there = await forget(res, media_id, there.object_key)
         if there is not None:
-            return there
+            raise _Arrived(there)
     raise Unavailable("Ask again in a moment.", retry_after=1)
 
 
-async def _undo(res: Resources, media_id: int, object_key: str) -> Media | None:
+async def _undo(res: Resources, begun: Begun, media_id: int, object_key: str) -> Media | None:
+    """Leave nothing of an upload that has begun; returns the photo if it had become one."""
+    await asyncio.wait([begun])
+    reason = begun.exception()
+    if reason is not None:
+        return reason.media if isinstance(reason, _Arrived) else None
     try:
         return await forget(res, media_id, object_key)
     except Unavailable as error:

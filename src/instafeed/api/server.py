@@ -137,6 +137,9 @@ class Http(HttpToolsProtocol):
         if self._closing:
             self._closing.cancel()
         super().on_message_complete()
+        if not self.pipeline:
+            # Reading stopped if much of the body came at once. Nothing of it can come any more, but the client's end can.
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         """It is answered. If its body has not ended, the rest is passed over, but not for ever."""
