@@ -13,3 +13,10 @@ async def redis_client(settings: Settings) -> AsyncIterator[Redis]:
     """A plain client."""
     async with Redis.from_url(settings.redis_url.get_secret_value()) as redis:
         yield redis
+
+
+@asynccontextmanager
+async def queue_client(settings: Settings) -> AsyncIterator[Redis]:
+    """The same for the jobs' Redis."""
+    async with Redis.from_url(settings.queue_url) as redis:
+        yield redis

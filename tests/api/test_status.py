@@ -14,6 +14,7 @@ from instafeed.settings import Settings
 from instafeed.storage import queue
 from tests.api.test_operations import AWAY, changed
 from tests.conftest import running_api
+from tests.redis import queue_client
 
 
 async def _status(url: str) -> tuple[int, str]:
@@ -53,9 +54,8 @@ async def test_work_that_nobody_does_is_a_product_that_is_down(
     fresh_settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, minutes: int, expected: tuple[int, str]
 ) -> None:
     monkeypatch.setattr(checks, "_SECONDS", 30)  # a machine that is busy is not meant
-    waiting = queue.connect(fresh_settings.queue_url, seconds=5)
-    await waiting.zadd(queue.queue_name(name), {"a job": (time.time() - 60 * minutes) * 1000})
-    await waiting.aclose()
+    async with queue_client(fresh_settings) as client:
+        await client.zadd(queue.queue_name(name), {"a job": (time.time() - 60 * minutes) * 1000})
     async with running_api(fresh_settings) as url:
         assert await _status(url) == expected
 

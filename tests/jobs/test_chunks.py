@@ -2,9 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import pytest
 
@@ -16,7 +14,6 @@ from instafeed.resources import Resources
 from instafeed.storage import outbox, queue
 from instafeed.storage.follows import PackedFollowers
 from instafeed.storage.outbox import Entry, Kind
-from instafeed.storage.queue import Queue
 from instafeed.storage.timelines import Timelines
 from instafeed.work import Outcome
 from tests.client import eventually
@@ -31,15 +28,6 @@ FOLLOWERS = 7
 @pytest.fixture(autouse=True)
 def _few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "_AT_ONCE", 2)
-
-
-@pytest.fixture
-async def loud(world: World) -> AsyncIterator[World]:
-    """The world with bells that are heard."""
-    bells = Queue(world.res.settings.queue_url)
-    await bells._client.flushdb()
-    yield World(replace(world.res, queue=bells))
-    await bells.close()
 
 
 async def chunks(world: World) -> list[int]:

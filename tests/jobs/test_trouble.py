@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -12,21 +10,12 @@ from instafeed.jobs import adapters, worker
 from instafeed.resources import Resources
 from instafeed.storage import outbox
 from instafeed.storage.outbox import Entry, Kind
-from instafeed.storage.queue import QUEUES, Queue
+from instafeed.storage.queue import QUEUES
 from instafeed.work import FollowUp
 from tests.client import eventually
 from tests.feeds.world import World, add_follows
+from tests.redis import queue_client
 from tests.workers import running_workers
-
-
-@pytest.fixture
-async def loud(world: World) -> AsyncIterator[World]:
-    """The world with bells that are heard."""
-    queue = Queue(world.res.settings.queue_url)
-    async with asyncio.timeout(60):
-        await queue._client.flushdb()
-        yield World(replace(world.res, queue=queue))
-        await queue.close()
 
 
 async def noted(world: World, kind: Kind = Kind.ALIGN) -> int:
@@ -117,10 +106,10 @@ async def test_what_killed_workers_left_in_the_queue_hides_nothing(
     loud: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(adapters.VERBS, Kind.ALIGN, nothing)
-    client = loud.res.queue._client
-    for number in range(150):
-        await client.zadd("arq:fanout", {f"left{number}": 1 + number})
-        await client.set(f"arq:in-progress:left{number}", "1", ex=60)
+    async with queue_client(loud.res.settings) as client:
+        for number in range(150):
+            await client.zadd("arq:fanout", {f"left{number}": 1 + number})
+            await client.set(f"arq:in-progress:left{number}", "1", ex=60)
     entry = await noted(loud)
     await loud.res.queue.ring(Kind.ALIGN, entry)
     async with running_workers(loud.res.settings):

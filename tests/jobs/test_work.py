@@ -18,6 +18,7 @@ from instafeed.storage.queue import Queue, queue_name
 from instafeed.work import FollowUp
 from tests.client import eventually
 from tests.feeds.world import World
+from tests.redis import queue_client
 from tests.workers import running_workers
 
 Body = Callable[[Resources, Entry], Awaitable[list[FollowUp]]]
@@ -212,7 +213,8 @@ async def test_a_long_queue_is_not_made_longer(world: World, monkeypatch: pytest
 async def test_a_queue_is_as_old_as_its_oldest_job(world: World) -> None:
     res = replace(world.res, queue=Queue(world.res.settings.queue_url))
     assert (await res.queue.ages())["exports"] == 0
-    await res.queue._client.zadd(queue_name("exports"), {"old": (time.time() - 60) * 1000, "new": time.time() * 1000})
+    async with queue_client(world.res.settings) as client:
+        await client.zadd(queue_name("exports"), {"old": (time.time() - 60) * 1000, "new": time.time() * 1000})
     await sweep.ring(res)
     shown = telemetry.QUEUE_AGE.labels("exports")._value.get()
     assert 60 <= shown < 600
@@ -222,8 +224,9 @@ async def test_a_queue_is_as_old_as_its_oldest_job(world: World) -> None:
 async def test_bells_are_json_and_carry_only_an_id(world: World) -> None:
     queue = Queue(world.res.settings.queue_url)
     await queue.ring(Kind.FAN_OUT, 1 << 60)
-    keys = [key async for key in queue._client.scan_iter("arq:job:*")]
-    jobs = [json.loads(await queue._client.get(key)) for key in keys]
+    async with queue_client(world.res.settings) as client:
+        keys = [key async for key in client.scan_iter("arq:job:*")]
+        jobs = [json.loads(await client.get(key)) for key in keys]
     assert [1 << 60] in [list(job["a"]) for job in jobs if job["f"] == "fan_out"]
     await queue.close()
 

@@ -21,7 +21,8 @@ from instafeed.storage import queue
 if TYPE_CHECKING:
     from arq.typing import WorkerCoroutine
 
-_POLL_SECONDS = 0.01
+# Workers are woken by a bell. What has none (jobs that others handed back) is found after this time.
+_POLL_SECONDS = 0.25
 _SLACK_SECONDS = 10
 _JOB_SECONDS = work.LONGEST_SECONDS + _SLACK_SECONDS
 _STOP_SECONDS = 3
@@ -41,8 +42,8 @@ _LEFTOVERS_MINUTES = set(range(2, 60, 5))
 _log = telemetry.logger()
 
 
-def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Worker:
-    """The arq worker of one queue. With `burst` it ends when the queue is empty.
+def build_worker(res: Resources, queue_name: str) -> Worker:
+    """The arq worker of one queue.
 
     Jobs are doorbells: their outcome is in the outbox, so arq keeps no results, and tries none again but those that a
     stopping worker gives back.
@@ -75,18 +76,16 @@ def build_worker(res: Resources, queue_name: str, *, burst: bool = False) -> Wor
     # Through create_worker, where Sentry listens for errors of jobs: in place of the one that was there at the import.
     return arq.worker.create_worker(
         {"functions": functions, "cron_jobs": schedule if queue_name == queue.CLOCK else []},
-        redis_pool=queue.connect(res.settings.queue_url, seconds=5),
+        redis_pool=queue.connect(res.settings.queue_url),
         job_serializer=queue.serialize,
         job_deserializer=queue.deserialize,
         ctx={"resources": res},
         queue_name=queue.queue_name(queue_name),
-        poll_delay=_POLL_SECONDS,
         max_jobs=_AT_ONCE.get(queue_name, _AT_ONCE_DEFAULT),
         job_completion_wait=_STOP_SECONDS,
         handle_signals=False,
         log_results=False,
         queue_read_limit=_READ_AT_ONCE,
-        burst=burst,
     )
 
 
@@ -113,7 +112,7 @@ async def supervise(res: Resources, queue_name: str, stop: asyncio.Event) -> Non
     stopping = asyncio.create_task(stop.wait())
     while not stop.is_set():
         worker = build_worker(res, queue_name)
-        running = asyncio.create_task(worker.async_run())
+        running = asyncio.create_task(_take_jobs(worker, queue.bell_name(queue_name)))
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             # A Redis that was restarted ends arq's worker: begin again.
@@ -125,6 +124,29 @@ async def supervise(res: Resources, queue_name: str, stop: asyncio.Event) -> Non
         if not stop.is_set():
             await asyncio.wait({stopping}, timeout=_PAUSE_SECONDS)
     stopping.cancel()
+
+
+async def _take_jobs(worker: Worker, bell_name: str) -> None:
+    """Look for jobs when the bell rings, when one has ended, and now and then. arq's own loop would only look now and then:
+    often, so that none waits long.
+    """
+    bell: asyncio.Future[object] | None = None
+    try:
+        while worker.allow_pick_jobs:
+            await worker._poll_iteration()
+            waits: set[asyncio.Future[object]] = set(worker.tasks.values())
+            if worker.job_counter < worker.max_jobs:
+                if bell is None:
+                    ring = worker.pool.execute_command("BLPOP", bell_name, _POLL_SECONDS)  # type: ignore[no-untyped-call]
+                    bell = asyncio.ensure_future(ring)
+                waits.add(bell)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if bell is not None and bell.done():
+                bell.result()
+                bell = None
+    finally:
+        if bell is not None:
+            await tasks.end(bell)
 
 
 async def _finish(worker: Worker) -> None:
