@@ -1,12 +1,11 @@
 """The devices that pushes go to. Each belongs to the session that registered it last, and goes with that session."""
 
 import re
-from base64 import b64decode
 from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from instafeed import access
+from instafeed import access, base64url
 from instafeed.errors import Invalid, Unauthenticated
 from instafeed.ids import shard_of
 from instafeed.models import Device, Page, Platform, Viewer
@@ -75,13 +74,9 @@ async def register(
     return await _register(res, viewer, device)
 
 
-def _decode(text: str) -> bytes:
-    return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-
-
 def _public_key(text: str) -> bytes:
     try:
-        key = _decode(text)
+        key = base64url.decode(text)
         ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), key)
     except ValueError:
         key = b""
@@ -92,7 +87,7 @@ def _public_key(text: str) -> bytes:
 
 def _secret(text: str) -> bytes:
     try:
-        secret = _decode(text)
+        secret = base64url.decode(text)
     except ValueError:
         secret = b""
     if len(secret) != _AUTH_BYTES:

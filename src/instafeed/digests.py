@@ -3,12 +3,11 @@
 import hashlib
 import hmac
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
-from instafeed import activity, mails, wording
+from instafeed import activity, base64url, mails, wording
 from instafeed.errors import TokenUnusable
 from instafeed.ids import MAX_ID, shard_of
 from instafeed.mails import Letter
@@ -96,7 +95,7 @@ def _unsubscribe_url(res: Resources, account_id: int) -> str | None:
 def _token(res: Resources, account_id: int) -> str:
     key = res.settings.secret_key.get_secret_value().encode()
     mark = hmac.digest(key, f"unsubscribe\0{account_id}".encode(), hashlib.sha256)
-    return f"{account_id}.{urlsafe_b64encode(mark).decode().rstrip('=')}"
+    return f"{account_id}.{base64url.encode(mark)}"
 
 
 async def unsubscribe(res: Resources, token: str) -> None:

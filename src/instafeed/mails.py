@@ -3,11 +3,10 @@
 import hashlib
 import hmac
 import re
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from enum import StrEnum
 
-from instafeed import telemetry
+from instafeed import base64url, telemetry
 from instafeed.changes import Change
 from instafeed.errors import TokenUnusable
 from instafeed.ids import MAX_ID, shard_of
@@ -156,7 +155,7 @@ async def _who(connection: Connection, name: str) -> int | None:
 def _secret(res: Resources, entry_id: int) -> str:
     """The secret half of the token in the mail of an outbox entry: the same one each time it is sent."""
     key = res.settings.secret_key.get_secret_value().encode()
-    return urlsafe_b64encode(hmac.digest(key, f"mail\0{entry_id}".encode(), hashlib.sha256)).decode().rstrip("=")
+    return base64url.encode(hmac.digest(key, f"mail\0{entry_id}".encode(), hashlib.sha256))
 
 
 def _hash(secret: str) -> bytes:

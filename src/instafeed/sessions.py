@@ -5,10 +5,10 @@ import contextlib
 import hashlib
 import hmac
 import secrets
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from instafeed import base64url
 from instafeed.changes import Change, transact
 from instafeed.errors import NotFound, RedisAway, Unauthenticated, WrongCredentials
 from instafeed.ids import MAX_ID
@@ -36,10 +36,6 @@ def _key(account_id: int, token_hash: bytes) -> str:
     return f"{account_id}:{token_hash.hex()}"
 
 
-def _text(secret: bytes) -> str:
-    return urlsafe_b64encode(secret).decode().rstrip("=")
-
-
 def repeatable_secret(res: Resources, session_id: int, repeat_key: str) -> str:
     """The secret half of the token of a session that a request with this Idempotency-Key opens.
 
@@ -47,7 +43,8 @@ def repeatable_secret(res: Resources, session_id: int, repeat_key: str) -> str:
     ever kept.
     """
     text = f"token\0{session_id}\0{repeat_key}"
-    return _text(hmac.digest(res.settings.secret_key.get_secret_value().encode(), text.encode(), hashlib.sha256))
+    key = res.settings.secret_key.get_secret_value().encode()
+    return base64url.encode(hmac.digest(key, text.encode(), hashlib.sha256))
 
 
 async def open_session(
@@ -63,7 +60,7 @@ async def open_session(
 
     `repeat_key` is the request's Idempotency-Key: see `repeatable_secret`.
     """
-    secret = _text(secrets.token_bytes(32)) if repeat_key is None else repeatable_secret(res, session_id, repeat_key)
+    secret = secrets.token_urlsafe(32) if repeat_key is None else repeatable_secret(res, session_id, repeat_key)
     await session_rows.insert(
         connection,
         session_id,

@@ -1,7 +1,6 @@
 """All settings, in one frozen object. Only `cli.py` reads the environment; everything else is handed a `Settings`."""
 
 import re
-from base64 import b64decode
 from collections.abc import Mapping
 from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network
@@ -9,6 +8,8 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from instafeed import base64url
 
 PREFIX = "INSTAFEED_"
 
@@ -60,8 +61,7 @@ def _web_push_key(value: SecretStr) -> SecretStr:
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
 
     try:
-        text = value.get_secret_value()
-        data = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        data = base64url.decode(value.get_secret_value())
         number = int.from_bytes(data) if len(data) == 32 else 0
         ec.derive_private_key(number, ec.SECP256R1())
     except ValueError:

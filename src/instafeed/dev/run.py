@@ -8,13 +8,13 @@ import signal
 import socket
 import sys
 import time
-from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from instafeed import base64url
 from instafeed.dev.embedded import EmbeddedError, EmbeddedServers
 from instafeed.dev.process import Child, describe
 from instafeed.dev.servers import BUCKET, REGION, write_private
@@ -176,7 +176,7 @@ def _web_push_key(file: Path) -> str:
     # Kept: browsers subscribe to pushes of this one key.
     if not file.exists():
         number = ec.generate_private_key(ec.SECP256R1()).private_numbers().private_value
-        write_private(file, urlsafe_b64encode(number.to_bytes(32)).decode().rstrip("="))
+        write_private(file, base64url.encode(number.to_bytes(32)))
     return file.read_text()
 
 

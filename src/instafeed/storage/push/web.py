@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from instafeed import base64url
 from instafeed.models import Device, Push
 from instafeed.storage.push.verdicts import GONE, SENT, Breaker, Outcome, Verdict, later
 
@@ -79,10 +79,6 @@ def _socket(found: tuple[Any, ...]) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-def _text(data: bytes) -> str:
-    return urlsafe_b64encode(data).decode().rstrip("=")
-
-
 def _derive(secret: bytes, *, salt: bytes, info: bytes, length: int) -> bytes:
     return HKDF(SHA256(), length, salt, info).derive(secret)
 
@@ -112,13 +108,14 @@ class WebPush:
         """`key` is the setting `web_push_key`, `contact` the mail address where push services find us; for `anywhere` see
         `may_be_endpoint`.
         """
-        data = urlsafe_b64decode(key + "=" * (-len(key) % 4))
-        self._key = ec.derive_private_key(int.from_bytes(data), _CURVE)
+        self._key = ec.derive_private_key(int.from_bytes(base64url.decode(key)), _CURVE)
         self._contact = contact
         self._anywhere = anywhere
         self._breaker = Breaker()
         self._room = asyncio.Semaphore(_AT_ONCE)
-        self.public_key = _text(self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
+        self.public_key = base64url.encode(
+            self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        )
         """What a browser wants to know as `applicationServerKey`."""
         self._http: aiohttp.ClientSession
 
@@ -170,9 +167,11 @@ class WebPush:
 
     def _token(self, origin: str) -> str:
         claims = {"aud": origin, "exp": int(time.time()) + _TOKEN_SECONDS, "sub": f"mailto:{self._contact}"}
-        signed = ".".join(_text(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "ES256"}, claims))
+        signed = ".".join(
+            base64url.encode(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "ES256"}, claims)
+        )
         r, s = decode_dss_signature(self._key.sign(signed.encode(), ec.ECDSA(SHA256())))
-        return f"{signed}.{_text(r.to_bytes(32) + s.to_bytes(32))}"
+        return f"{signed}.{base64url.encode(r.to_bytes(32) + s.to_bytes(32))}"
 
 
 def _verdict(status: int, retry_after: str | None, service: str) -> Verdict:
