@@ -269,6 +269,7 @@ async def test_real_answers_are_as_promised(call: Call, sign_up: SignUp) -> None
     await call(204, author, "DELETE", f"/v1/accounts/{asking.id}/mute")
     for path in ("/v1/limits", "/livez", "/readyz", "/metrics"):
         await call(200, None, "GET", path)
+    await call(200, None, "GET", "/metrics", headers={"Accept": "application/openmetrics-text"})
 
 
 async def test_answers_about_posts_that_wait_and_about_explore_are_as_promised(call: Call, sign_up: SignUp) -> None:

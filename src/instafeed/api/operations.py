@@ -111,7 +111,11 @@ async def get_status_xml(request: Request) -> Response:
     responses={
         200: {
             "content": {
-                "text/plain": {"schema": {"type": "string"}, "example": "process_start_time_seconds 1.79e+09\n"}
+                "text/plain": {"schema": {"type": "string"}, "example": "process_start_time_seconds 1.79e+09\n"},
+                "application/openmetrics-text": {
+                    "schema": {"type": "string"},
+                    "example": "process_start_time_seconds 1.79e+09\n# EOF\n",
+                },
             }
         }
     },
