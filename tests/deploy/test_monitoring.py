@@ -1,5 +1,6 @@
 """A real Prometheus watches an API process and a worker, and our alerts fire when something breaks."""
 
+import asyncio
 import json
 import re
 import secrets
@@ -27,7 +28,8 @@ from tests.valkey import running_valkeys
 
 SECONDS = 60
 """How long we wait for what takes about five."""
-BROKEN = {"OutboxDead", "RedisFailing", "ApiErrors", "UploadsFailing"}
+BROKEN = {"OutboxDead", "RedisFailing", "ApiErrors", "UploadsFailing", "DatabasePoolWaits"}
+WITHOUT_API = {"NoApi"}
 WITHOUT_WORKER = {"NoWorker", "TargetDown", "NoSweep"}
 DEAD = "insert into outbox (shard, id, kind, payload, due_at, dead_at) values (0, 1, 'mail', '{}', now(), now())"
 
@@ -120,6 +122,15 @@ async def watching(folder: Path, **targets: str) -> AsyncIterator[Prometheus]:
         await child.stop(signal.SIGKILL, seconds=5)
 
 
+async def crowd(database: asyncpg.Pool, http: httpx.AsyncClient, person: Client) -> None:
+    """Let requests wait for one another's connection: the one that has it waits for a lock."""
+    async with database.acquire() as connection, connection.transaction():
+        await connection.execute("lock table accounts")
+        asking = [asyncio.create_task(http.get("/v1/me", headers=person.headers)) for _ in range(3)]
+        await asyncio.sleep(0.5)
+    assert all([(await one).is_success for one in asking])
+
+
 async def test_alerts_fire_when_something_breaks_and_rest_when_it_is_mended(
     fresh_settings: Settings, tmp_path: Path
 ) -> None:
@@ -134,9 +145,10 @@ async def test_alerts_fire_when_something_breaks_and_rest_when_it_is_mended(
             update={"metrics_port": metrics_port, "redis_url": SecretStr(redis.url), "s3_endpoint": s3.url}
         )
         async with (
-            running_api_process(settings) as api,
+            running_api_process(settings.model_copy(update={"database_pool_size": 1})) as api,
+            running_relay(api.url) as way,
             httpx.AsyncClient(base_url=api.url, timeout=30) as http,
-            watching(tmp_path, api=api.url.removeprefix("http://"), worker=f"{HOST}:{metrics_port}") as prometheus,
+            watching(tmp_path, api=way.url.removeprefix("http://"), worker=f"{HOST}:{metrics_port}") as prometheus,
         ):
             async with running_worker(settings) as worker:
                 person = await Client.sign_up(http)
@@ -148,6 +160,7 @@ async def test_alerts_fire_when_something_breaks_and_rest_when_it_is_mended(
                     assert (await http.get("/v1/feed", headers=person.headers)).is_success
                     answer = await http.post("/v1/media", headers=person.headers, content=jpeg())
                     assert answer.status_code == 503
+                    await crowd(database, http, person)
                     return await prometheus.firing() >= BROKEN
 
                 await eventually(breaks, seconds=SECONDS)
@@ -163,4 +176,7 @@ async def test_alerts_fire_when_something_breaks_and_rest_when_it_is_mended(
                 await worker.kill()
                 await prometheus.fires(WITHOUT_WORKER)
             async with running_worker(settings):
-                await prometheus.rests(BROKEN | WITHOUT_WORKER)
+                await way.cut()
+                await prometheus.fires(WITHOUT_API)
+                way.mend()
+                await prometheus.rests(BROKEN | WITHOUT_WORKER | WITHOUT_API)
