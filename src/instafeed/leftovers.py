@@ -204,7 +204,8 @@ async def _uploads(run: Sweep, after: str) -> str | None:
     listed, following = await blobs.page_of_uploads(original_key(""), after=after, limit=_PAGE)
     old = _by_object_key(_old(run, listed))
     rows = await _rows(run, old)
-    gone = [upload.key for object_key, upload in old.items() if object_key not in rows]
+    stray = await _stray(run, (rendition_hash(object_key) for object_key in old if object_key not in rows))
+    gone = [upload.key for object_key, upload in old.items() if rendition_hash(object_key) in stray]
     if not _is_doubtful(run, gone, len(old)):
         if not run.dry_run:
             for key in gone:
@@ -217,7 +218,9 @@ async def _originals(run: Sweep, after: str) -> str | None:
     listed, more = await run.res.blobs.page(original_key(""), after=after, limit=_PAGE)
     old = _by_object_key(_old(run, listed))
     rows = await _rows(run, old)
-    await _delete_objects(run, [item.key for object_key, item in old.items() if object_key not in rows], len(old))
+    stray = await _stray(run, (rendition_hash(object_key) for object_key in old if object_key not in rows))
+    gone = [item.key for object_key, item in old.items() if rendition_hash(object_key) in stray]
+    await _delete_objects(run, gone, len(old))
     if (days := run.res.settings.originals_days) is not None:
         before = time.time() - days * _DAY_SECONDS
         expired = [rows.get(object_key) for object_key, item in old.items() if item.since < before]
@@ -250,7 +253,8 @@ async def _renditions(run: Sweep, after: str) -> str | None:
         last = next(reversed(rows))
         objects = {hash_: found for hash_, found in objects.items() if hash_ <= last}
     old = _old(run, (item for found in objects.values() for item in found))
-    gone = [item.key for hash_, found in _by_hash(old).items() if hash_ not in rows for item in found]
+    stray = await _stray(run, (hash_ for hash_ in _by_hash(old) if hash_ not in rows))
+    gone = [item.key for hash_, found in _by_hash(old).items() if hash_ in stray for item in found]
     await _delete_objects(run, gone, len(old))
     for hash_, row in rows.items():
         if row.status is MediaStatus.READY and not row.renditions <= {item.key for item in objects.get(hash_, [])}:
@@ -281,6 +285,15 @@ def _old(run: Sweep, listed: Iterable[Listed]) -> list[Listed]:
 async def _rows(run: Sweep, object_keys: Iterable[str]) -> dict[str, Stored]:
     async with run.res.db.acquire() as connection:
         return await stored.of_keys(connection, object_keys)
+
+
+async def _stray(run: Sweep, hashes: Iterable[str]) -> set[str]:
+    """Of photos without a row those whose objects nobody is going to delete."""
+    found = set(hashes)
+    if found:
+        async with run.res.db.acquire() as connection:
+            found -= await stored.going(connection, found)
+    return found
 
 
 async def _delete_objects(run: Sweep, keys: list[str], beside: int) -> None:

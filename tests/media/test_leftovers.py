@@ -280,6 +280,26 @@ async def test_an_open_upload_in_parts_is_left_alone_from_its_first_part_until_i
     assert await traces.open_uploads() == set()
 
 
+async def test_what_a_job_is_to_delete_is_left_to_it_unless_it_gave_up(
+    quiet: Resources, poster: Client, traces: Traces, later: Later
+) -> None:
+    post, _ = await ready(quiet, poster)
+    stored = await traces.objects()
+    announced = {"size": PART_BYTES + 1, "sha256": hashlib.sha256(b"another").hexdigest()}
+    upload = await poster.call("POST", "/v1/media/uploads", 201, json=announced)
+    for path in (f"/v1/posts/{post['id']}", f"/v1/media/uploads/{upload['id']}"):
+        await poster.call("DELETE", path, 204)
+    later(4 * 3600)
+    assert await some(quiet) == {}
+    await sql(quiet, "update outbox set done_at = now() where done_at is null")
+    assert await some(quiet) == {}, "it may have been listed before"
+    await sql(quiet, "update outbox set done_at = done_at - interval '2 minutes' where kind = 'discard'")
+    assert await some(quiet) == {Finding.UPLOAD: 1}
+    await sql(quiet, "update outbox set done_at = null, dead_at = now() where kind = 'retract'")
+    assert await some(quiet) == {Finding.OBJECT: len(stored)}
+    assert await traces.objects() == {}
+
+
 async def test_what_is_not_ours_is_left_alone(quiet: Resources, traces: Traces, later: Later) -> None:
     others = {"originals/read.me", "originals/a/b", "renditions/read.me", "renditions/a/150.jpg", "avatars/1/150.jpg"}
     await store(quiet, *others)

@@ -14,6 +14,16 @@ from instafeed.storage.outbox import Kind
 
 # An index has it: the bucket tells no more of a photo than this.
 _HASH = "substr(sha256(object_key::bytea), 1, 16)"
+_SECONDS = 60.0
+# The keys of both kinds of work that delete objects; what is done and what is not has an index each.
+_GOING = " union all ".join(
+    f"select {key} as object_key from outbox where kind = '{kind}' and {when}"
+    for kind, key in (
+        (Kind.DISCARD, "payload ->> 'key'"),
+        (Kind.RETRACT, "jsonb_array_elements_text(payload -> 'object_keys')"),
+    )
+    for when in ("done_at is null and dead_at is null", "done_at > now() - interval '1 minute'")
+)
 _COLUMNS = "id, object_key, status, renditions, original_deleted_at is not null as original_deleted"
 
 
@@ -52,6 +62,18 @@ async def of_keys(connection: Connection, object_keys: Iterable[str]) -> dict[st
         keys,
     )
     return {record["object_key"]: _from_record(record) for record in records}
+
+
+async def going(connection: Connection, hashes: Iterable[str]) -> set[str]:
+    """Those of these `rendition_hash`es whose objects a job is about to delete, or has deleted within the last minute: what
+    was listed before may be gone by now.
+    """
+    records = await connection.fetch(
+        f"select encode({_HASH}, 'hex') as hash from ({_GOING}) going where {_HASH} = any($1::bytea[])",
+        [bytes.fromhex(hash_) for hash_ in hashes],
+        timeout=_SECONDS,
+    )
+    return {record["hash"] for record in records}
 
 
 async def between(connection: Connection, after: str, to: str | None, *, limit: int) -> list[Stored]:
