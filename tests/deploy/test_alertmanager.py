@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -161,6 +162,17 @@ async def test_what_follows_from_something_worse_is_not_told(
     await tell(alertmanager, "TargetDown", job="api", instance="a:8000")
     told = {event["payload"]["class"] for event in await events(pagerduty, 2)}
     assert told == {"NoWorker", "TargetDown"}
+
+
+def test_amtool_finds_no_fault_and_a_way_to_pagerduty() -> None:
+    amtool, file = program("amtool"), DEPLOY / "alertmanager/alertmanager.yml"
+    if amtool is None:
+        pytest.skip("amtool is not installed")
+    check = subprocess.run([amtool, "check-config", file], capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stdout + check.stderr
+    for severity in ("critical", "warning"):
+        ask = [amtool, "config", "routes", "test", f"--config.file={file}", f"severity={severity}"]
+        assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip() == "pagerduty"
 
 
 def test_the_names_in_the_file_are_those_of_alerts() -> None:
