@@ -201,7 +201,7 @@ def _run(main_: Any) -> Any:
 def _migrate(options: argparse.Namespace) -> int:
     from instafeed.storage import migrations  # noqa: PLC0415
 
-    dsn = Settings.from_environ(os.environ).database_url.get_secret_value()
+    dsn = Settings.from_environ(os.environ).direct_url
     try:
         if options.status:
             for migration, applied in asyncio.run(migrations.status(dsn)):
@@ -332,13 +332,13 @@ def _check(options: argparse.Namespace) -> int:
 def _upkeep(_: argparse.Namespace) -> int:
     import asyncpg  # noqa: PLC0415
 
+    from instafeed.storage.migrations import MigrationError  # noqa: PLC0415
     from instafeed.storage.upkeep import Upkeep  # noqa: PLC0415
 
-    dsn = Settings.from_environ(os.environ).database_url.get_secret_value()
-    upkeep = Upkeep(dsn, tell=_print)
+    upkeep = Upkeep(Settings.from_environ(os.environ).direct_url, tell=_print)
     try:
         asyncio.run(upkeep.run())
-    except (asyncpg.PostgresError, OSError) as error:
+    except (asyncpg.PostgresError, MigrationError, OSError) as error:
         _say(str(error) or "The database does not answer.")
         return 1
     return 1 if upkeep.failed else 0

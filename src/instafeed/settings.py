@@ -101,6 +101,8 @@ class Settings(BaseModel):
     """Connections of one process."""
     database_prepared_statements: Literal["on", "off"] = "on"
     """`off` behind a pooler of transactions that knows none, as pgbouncer before 1.21: every statement is then planned anew."""
+    database_direct_url: DatabaseUrl | None = None
+    """PostgreSQL past a pooler of transactions, which `migrate` and `upkeep` need. Default: `INSTAFEED_DATABASE_URL`."""
 
     redis_url: RedisUrl
     """Redis for feeds, sessions, rate limits and events."""
@@ -257,6 +259,11 @@ class Settings(BaseModel):
             name.removeprefix(PREFIX).lower(): value for name, value in environ.items() if name.startswith(PREFIX)
         }
         return cls.model_validate(values)
+
+    @property
+    def direct_url(self) -> str:
+        """PostgreSQL itself."""
+        return (self.database_direct_url or self.database_url).get_secret_value()
 
     @property
     def queue_url(self) -> str:

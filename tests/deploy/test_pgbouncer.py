@@ -24,7 +24,10 @@ from tests.client import Client, eventually
 from tests.conftest import running_api
 from tests.deploy.compose import DEPLOY
 from tests.deploy.running import HOST, free_ports, program
+from tests.test_cli import Run, environ_of, run
 from tests.workers import running_workers
+
+__all__ = ["run"]
 
 _SERVERS = 3
 """Connections that pgbouncer has to PostgreSQL: fewer than the API alone would open."""
@@ -133,6 +136,19 @@ async def test_nobody_gets_what_another_asked_for(fresh_settings: Settings) -> N
             )
         )
     assert 1 < servers <= _SERVERS
+
+
+async def test_migrations_and_upkeep_go_past_it_or_do_nothing(fresh_settings: Settings, run: Run) -> None:
+    async with _pooled(fresh_settings) as pooled:
+        through = environ_of(pooled)
+        for command in ("migrate", "upkeep"):
+            done = await asyncio.to_thread(run, command, environ=through)
+            assert done.status == 1
+            assert "INSTAFEED_DATABASE_DIRECT_URL names the way past it" in done.output
+        past = environ_of(pooled, database_direct_url=fresh_settings.database_url.get_secret_value())
+        for command, said in (("migrate", "The schema is up to date.\n"), ("upkeep", "analyzed\n")):
+            done = await asyncio.to_thread(run, command, environ=past)
+            assert (done.status, done.output) == (0, said)
 
 
 async def test_a_post_goes_its_whole_way(fresh_settings: Settings) -> None:

@@ -91,6 +91,21 @@ def statements(sql: str) -> list[str]:
     return [statement for statement in found if _TOKEN.sub("", statement).strip()]
 
 
+async def open_session(dsn: str) -> asyncpg.Connection:
+    """A connection of our own to PostgreSQL. A pooler of transactions would keep our locks and limits, and give them to others.
+
+    Raises:
+        OSError: the database does not answer.
+        MigrationError: there is a pooler before it.
+    """
+    connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0)
+    # A pooler cannot tell beforehand which process will serve its client, and names another one.
+    if connection.get_server_pid() != await connection.fetchval("select pg_backend_pid()"):
+        await connection.close()
+        raise MigrationError("a pooler is before the database; INSTAFEED_DATABASE_DIRECT_URL names the way past it")
+    return connection
+
+
 async def count_applied(connection: Connection) -> int:
     """How many migrations the database has had; 0 for one that has seen none."""
     return len(await _applied(connection))
@@ -140,10 +155,11 @@ async def migrate(
         statement_timeout: how long one statement may take. Neither is for indexes that are built concurrently.
 
     Raises:
-        MigrationError: an applied one was edited, another run holds the lock for a minute, or a statement failed.
+        MigrationError: an applied one was edited, another run holds the lock for a minute, a statement failed, or there is a
+            pooler before the database.
     """
     known = load(source)
-    connection = await asyncpg.connect(dsn, timeout=5)
+    connection = await open_session(dsn)
     try:
         # Polled, not waited for: a session that waits in pg_advisory_lock holds a snapshot, and
         # CREATE INDEX CONCURRENTLY in the session that has the lock would wait for that snapshot for ever.

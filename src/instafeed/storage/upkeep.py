@@ -9,7 +9,7 @@ from collections.abc import Callable
 import asyncpg
 
 from instafeed.storage import indexes
-from instafeed.storage.migrations import LOCK
+from instafeed.storage.migrations import LOCK, open_session
 
 _LEAST_BYTES = 64 * 2**20
 _TIMES = 2.0
@@ -38,8 +38,9 @@ class Upkeep:
         Raises:
             OSError: the database does not answer.
             asyncpg.PostgresError: it refuses us.
+            MigrationError: there is a pooler before it.
         """
-        connection = await asyncpg.connect(self._dsn, timeout=5)
+        connection = await open_session(self._dsn)
         try:
             if not await connection.fetchval("select pg_try_advisory_lock($1)", LOCK):
                 self._fail("a migration or another upkeep is running")
