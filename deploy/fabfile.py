@@ -257,6 +257,8 @@ def provision(c: Context, fleet: str = "fleet.toml", dry_run: bool = False) -> N
         host.run("systemctl daemon-reload")
         if processes := found.processes(host.place):
             host.run(f"systemctl enable --quiet {' '.join(process.unit for process in processes)}")
+        verb = "enable" if "upkeep" in host.place.runs else "disable"
+        host.run(f"systemctl {verb} --quiet --now instafeed-upkeep.timer")
         if "nginx" in host.place.runs:
             host.run("systemctl enable --quiet instafeed-nginx.service")
             host.run("systemctl reload-or-restart instafeed-nginx.service")

@@ -1,7 +1,8 @@
 """A `systemctl` for hosts on which no systemd runs: it starts and stops what the unit files say, in the same words.
 
 It heeds ExecStartPre, ExecStart, ExecReload, EnvironmentFile, WorkingDirectory, Type=oneshot, KillSignal and
-TimeoutStopSec. It neither confines a process, nor starts one again that has ended, nor knows a unit's user.
+TimeoutStopSec. It neither confines a process, nor starts one again that has ended, nor knows a unit's user; a timer can be
+enabled and never elapses.
 """
 
 import contextlib
@@ -56,9 +57,9 @@ class Unit:
             return 0
         if status := self._run_all("ExecStartPre"):
             return status
-        process = self._run(self.setting("ExecStart"))
         if self.setting("Type") == "oneshot":
-            return process.wait()
+            return self._run_all("ExecStart")
+        process = self._run(self.setting("ExecStart"))
         STATE.mkdir(exist_ok=True)
         self._pid_file.write_text(str(process.pid))
         return 0
@@ -91,6 +92,10 @@ class Unit:
     def enable(self) -> int:
         """0 if it can be enabled."""
         return 0 if self.setting("WantedBy") else 1
+
+    def disable(self) -> int:
+        """The same."""
+        return self.enable()
 
     def _run_all(self, key: str) -> int:
         for command in self.all(key):

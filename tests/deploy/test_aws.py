@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import ipaddress
+import json
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ import yaml
 from aiohttp import web
 
 from instafeed import telemetry
+from instafeed.cli import _parser, _upkeep
 from instafeed.dev.process import Child
 from instafeed.imaging.process import Limits
 from instafeed.leftovers import Sweep
@@ -50,6 +52,7 @@ NOT_MADE = {
     "RDS::DBCluster",
     "RDS::DBClusterParameterGroup",
     "S3::BucketPolicy",
+    "Scheduler::Schedule",
     "SecretsManager::Secret",
 }
 """What the stand-in passes over: of these only cfn-lint says that they are right."""
@@ -140,6 +143,16 @@ def test_migrations_get_what_the_settings_ask_for_and_nothing_else(cloud: Cloud,
     }
     assert container["image"].endswith(":3")
     assert {containers[name]["image"].rpartition(":")[2] for name in PARTS} == {made.values["Tag"]}
+
+
+def test_upkeep_is_a_command_of_the_task_that_is_run_by_the_clock() -> None:
+    resources = aws.template("migrate")["Resources"]
+    target = resources["Upkeep"]["Properties"]["Target"]
+    assert target["EcsParameters"]["TaskDefinitionArn"] == {"Ref": "Task"}
+    [change] = json.loads(target["Input"])["containerOverrides"]
+    [container] = resources["Task"]["Properties"]["ContainerDefinitions"]
+    assert change["name"] == container["Name"]
+    assert _parser().parse_args(change["command"]).run is _upkeep
 
 
 def test_every_queue_is_served_once_and_scaled_by_one_of_its_own(cloud: Cloud) -> None:

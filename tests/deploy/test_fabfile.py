@@ -42,6 +42,12 @@ def test_the_example_of_a_fleet_names_every_queue() -> None:
     assert sorted(",".join(worker["queues"] for worker in workers).split(",")) == sorted(QUEUES)
 
 
+def test_upkeep_is_for_one_host(tmp_path: Path) -> None:
+    said = fab_in(tmp_path, (DEPLOY / "fleet.example.toml").read_text(), "provision", "--dry-run").stdout
+    told = dict(re.findall(r"(?m)^\[(\w+)\] systemctl (\w+) --quiet --now instafeed-upkeep.timer$", said))
+    assert told == {"one": "enable", "two": "disable", "three": "disable"}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -52,16 +58,21 @@ def test_the_example_of_a_fleet_names_every_queue() -> None:
     ],
 )
 def test_what_is_wrong_in_a_fleet_is_said(tmp_path: Path, old: str, new: str, said: str) -> None:
-    shutil.copytree(DEPLOY, tmp_path, dirs_exist_ok=True)
     text = (DEPLOY / "fleet.example.toml").read_text()
     assert old in text
-    (tmp_path / "fleet.toml").write_text(text.replace(old, new))
-    for name in ("environment", "known_hosts"):
-        (tmp_path / name).write_text("")
-    done = subprocess.run([_FAB, "restart", "--dry-run"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = fab_in(tmp_path, text.replace(old, new), "restart", "--dry-run")
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def fab_in(folder: Path, fleet: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """How fab ends there, with a fleet that nobody can reach."""
+    shutil.copytree(DEPLOY, folder, dirs_exist_ok=True)
+    (folder / "fleet.toml").write_text(fleet)
+    for name in ("environment", "known_hosts"):
+        (folder / name).write_text("")
+    return subprocess.run([_FAB, *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
 class Checkout:
@@ -128,6 +139,15 @@ class Fleet:
         assert status == 0, said + logs
         return said
 
+    async def keep_up(self) -> None:
+        """Run what the timer runs, which must find all sound."""
+        [host, _] = self.hosts
+        unit = "instafeed-upkeep.service"
+        await self.deployed("-H", f"root@{host.address}:{host.port}", "--", f"systemctl start {unit}")
+        said = [line.split() for line in host.journal(unit).splitlines()]
+        assert said[0] == ["analyzed"]
+        assert said[-1] == ["ok", "photos", "0", "found"]
+
     async def versions(self) -> list[str]:
         """The release that each host's API says it is."""
         async with httpx.AsyncClient() as http:
@@ -180,7 +200,7 @@ async def fleet(endpoints: Endpoints, empty_database: str, tmp_path: Path) -> As
             runs = {runs}
             """
             for name, host, runs in zip(
-                ("one", "two"), hosts, (["nginx", "api", "workers"], ["api", "workers"]), strict=True
+                ("one", "two"), hosts, (["nginx", "api", "workers", "upkeep"], ["api", "workers"]), strict=True
             )
         )
     )
@@ -295,6 +315,7 @@ async def test_releases_come_and_go_under_load_without_a_failed_request(fleet: F
     await fleet.deployed("provision")
     await fleet.deployed("deploy", "--version=1.0.0")
     assert await fleet.versions() == ["1.0.0", "1.0.0"]
+    await fleet.keep_up()
     began = time.monotonic()
     async with httpx.AsyncClient(base_url=fleet.url, headers={"Host": "api.example.org"}, timeout=60) as http:
         load = Load(http)

@@ -13,7 +13,10 @@ from tests.deploy.compose import DEPLOY
 from tests.deploy.running import program
 
 UNITS = DEPLOY / "systemd"
-NAMES = ("instafeed-api@8001", "instafeed-worker@media", "instafeed-migrate@1.0", "instafeed-nginx")
+NAMES = (
+    *("instafeed-api@8001", "instafeed-worker@media", "instafeed-nginx"),
+    *("instafeed-migrate@1.0", "instafeed-upkeep"),
+)
 NEEDED = {
     *("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "prctl"),
     *("clone", "clone3", "execve", "kill", "setpgid", "prlimit64", "setrlimit", "socketpair", "recvmsg", "sendmsg"),
@@ -44,7 +47,7 @@ def analyze(root: Path, *arguments: str) -> str:
 
 
 def test_systemd_takes_the_units(root: Path) -> None:
-    units = [f"{name}.service" for name in NAMES]
+    units = [*(f"{name}.service" for name in NAMES), "instafeed-upkeep.timer"]
     assert analyze(root, "verify", "--man=no", "--generators=no", *units) == ""
 
 
