@@ -1,8 +1,10 @@
 """Logs and Sentry, of an API and a worker in processes of their own: what is in them, and what never is."""
 
+import asyncio
 import hashlib
 import json
 import secrets
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,7 +23,7 @@ from instafeed.version import VERSION
 from tests.client import PASSWORD, Client, eventually
 from tests.mail import CONFIRM, RESET, Mailbox
 from tests.photos import jpeg
-from tests.processes import running_api_process, running_worker
+from tests.processes import environ_of, running_api_process, running_worker
 from tests.push.sns import FCM
 from tests.relay import running_relay
 from tests.sentry import Sentry, running_sentry
@@ -29,6 +31,16 @@ from tests.storage.test_cdn_signing import pem
 
 _ADDRESS = "203.0.113.77"
 _BROWSER = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
+
+_ERRORS = """
+import os, sentry_sdk
+from instafeed import telemetry
+from instafeed.settings import Settings
+telemetry.set_up(Settings.from_environ(os.environ), process="test")
+for _ in range(40):
+    sentry_sdk.capture_exception(ValueError())
+sentry_sdk.flush()
+"""
 
 # Faults that a database can have, each of which quotes what it was about.
 _FAULTS = """
@@ -247,3 +259,11 @@ def _check_jobs(sentry: Sentry, log: list[dict[str, Any]]) -> None:
     assert len(escaped) == len(sentry.about(kind="export")) > 0
     assert {event["tags"]["process"] for event in sentry.events()} == {"api", "worker"}
     assert {"POST /v1/posts", "render"} <= {event["transaction"] for event in sentry.events("transaction")}
+
+
+async def test_of_errors_the_part_is_told_that_the_setting_names(settings: Settings) -> None:
+    async with running_sentry() as sentry:
+        sampled = settings.model_copy(update={"sentry_dsn": SecretStr(sentry.dsn), "sentry_sample_rate": 0.5})
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", _ERRORS, env=environ_of(sampled))
+        assert await process.wait() == 0
+    assert 0 < len(sentry.events()) < 40
