@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from instafeed import telemetry
 from instafeed.changes import Change, transact
 from instafeed.ids import shard_of
 from instafeed.resources import Resources
@@ -43,7 +42,6 @@ class Check:
             await self._edges(pair)
         for counting in (drift.ACCOUNTS, drift.POSTS, drift.COMMENTS):
             await self._counters(counting)
-        telemetry.logger().info("drift checked", mended=self._mend, **self.found)
 
     async def _edges(self, of: Edges) -> None:
         after = (0, 0)

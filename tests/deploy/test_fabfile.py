@@ -147,6 +147,7 @@ class Fleet:
         said = [line.split() for line in host.journal(unit).splitlines()]
         assert said[0] == ["analyzed"]
         assert said[-1] == ["ok", "photos", "0", "found"]
+        assert {word for word, *_ in said[1:]} == {"ok"}
 
     async def versions(self) -> list[str]:
         """The release that each host's API says it is."""
