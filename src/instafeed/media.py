@@ -36,6 +36,8 @@ from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp, note
 
 _DECODER_TRIES = 3
+# With the pauses between them, over half a minute.
+_FETCH_TRIES = 6
 # A decoder that was ended, or a worker, may have been another photo's victim, or an overloaded machine's; a second one was
 # this photo's.
 _ENDED_TRIES = 2
@@ -51,6 +53,10 @@ class Stored:
     content_type: str
     size: int
     sha256: bytes
+
+
+class OtherBytes(Exception):
+    """S3 gives others for a photo than it was sent: an error, maybe, in a 200, or for ever those of a broken disk."""
 
 
 Commit = Callable[[Connection], Awaitable[None]]
@@ -411,8 +417,10 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
         source, out = folder / "original", folder / "renditions"
         out.mkdir()
         with telemetry.PHOTO_SECONDS.labels("fetch").time():
-            is_there = await res.blobs.fetch(original_key(media.object_key), source)
-        if not is_there:
+            sha256 = await res.blobs.fetch(original_key(media.object_key), source)
+        if sha256 is None or sha256 != media.sha256:
+            if sha256 is not None and entry.attempts < _FETCH_TRIES:
+                raise OtherBytes("The photo store gave others than it was sent.")
             return await _fail(res, media_id, "The photo is lost.")
         try:
             with telemetry.PHOTO_SECONDS.labels("decode").time():

@@ -43,6 +43,16 @@ def copy(request: web.Request) -> bool:
     return request.method == "PUT" and "x-amz-copy-source" in request.headers
 
 
+def delete(request: web.Request) -> bool:
+    """Objects are deleted."""
+    return request.method == "POST" and "delete" in request.query
+
+
+def listing(request: web.Request) -> bool:
+    """Somebody asks which objects there are."""
+    return request.method == "GET" and "list-type" in request.query
+
+
 def first(which: Which) -> Which:
     """The first of such requests."""
     left = [True]

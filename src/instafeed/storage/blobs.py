@@ -523,17 +523,19 @@ class Blobs:
 
         return await _again(call)
 
-    async def fetch(self, key: str, path: Path) -> bool:
-        """Write an object into a file; False if there is no such object."""
+    async def fetch(self, key: str, path: Path) -> bytes | None:
+        """Write an object into a file; returns the SHA-256 of what came, None if there is no such object."""
+        digest = hashlib.sha256()
         async with _reaching(_FILE_SECONDS), self._http.get(self._inside_url("GET", key)) as answer:
             if answer.status == 404:
-                return False
+                return None
             if answer.status != 200:
                 raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
             with path.open("wb") as file:
                 async for piece in answer.content.iter_chunked(_PIECE_BYTES):
                     file.write(piece)
-            return True
+                    digest.update(piece)
+        return digest.digest()
 
     async def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are not there do not matter."""
