@@ -26,6 +26,19 @@ def large_jpeg(size: int, seed: int = 0) -> bytes:
     return picture + random.Random(seed).randbytes(size - len(picture))
 
 
+def jpeg_of_a_camera() -> bytes:
+    """A small JPEG whose EXIF tells camera, settings, serial number, owner, time and place."""
+    exif = Image.Exif()
+    exif.update({0x010F: "Maker", 0x0110: "Model 1", 0x013B: "Somebody", 0x0132: "2026:01:02 03:04:05"})
+    exif.get_ifd(0x8769).update(
+        {0x829A: 0.008, 0x829D: 2.8, 0x8827: 400, 0x920A: 4.25, 0xA434: "Lens 1", 0xA431: "S/N 7"}
+    )
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 12.0, 30.0)})
+    out = io.BytesIO()
+    Image.new("RGB", (64, 48), (30, 60, 90)).save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
 @cache
 def slow_jpeg() -> bytes:
     """A small progressive JPEG whose last scan comes a thousand times over: legal, and busy for many seconds."""

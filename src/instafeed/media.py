@@ -475,7 +475,14 @@ async def _decode(res: Resources, entry: Entry, source: Path, out: Path) -> Rend
         raise Refused(Reason.DECODER_CRASHED)
     settings = res.settings
     limits = Limits(max_pixels=settings.upload_max_pixels)
-    encodings = Encodings(settings.jpeg_quality, settings.webp_quality, avif=settings.avif_renditions == "on")
+    encodings = Encodings(
+        bounds=settings.rendition_sizes,
+        square=settings.rendition_square,
+        jpeg_quality=settings.jpeg_quality,
+        webp_quality=settings.webp_quality,
+        avif=settings.avif_renditions == "on",
+        avif_quality=settings.avif_quality,
+    )
     counts = False
     try:
         await _count_tries(res, entry, entry.position + 1)

@@ -21,6 +21,12 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _descending(value: tuple[int, ...]) -> tuple[int, ...]:
+    if list(value) != sorted(set(value), reverse=True):
+        raise ValueError("has to begin with the largest, and have none twice")
+    return value
+
+
 def _url(*schemes: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
         parts = urlsplit(value.get_secret_value())
@@ -193,12 +199,23 @@ class Settings(BaseModel):
     originals_days: int | None = Field(default=None, ge=1)
     """What a phone sent is deleted after this long, its renditions stay. Default: it is kept with its post."""
 
+    rendition_sizes: Annotated[
+        tuple[Annotated[int, Field(ge=64, le=4096)], ...],
+        Field(min_length=1, max_length=6),
+        BeforeValidator(_split),
+        AfterValidator(_descending),
+    ] = (1080, 640, 320)
+    """Longest sides of renditions, in pixels, separated by commas, the largest first. Photos that are there keep theirs."""
+    rendition_square: int = Field(default=150, ge=32, le=1080)
+    """Side of the square that is cut from a photo's middle and shown in lists, in pixels; none of the sizes above."""
     jpeg_quality: int = Field(default=94, ge=30, le=95)
     """Quality of renditions in JPEG, as libjpeg counts it."""
     webp_quality: int = Field(default=95, ge=30, le=95)
     """Quality of renditions in WebP, as libwebp counts it."""
     avif_renditions: Literal["on", "off"] = "off"
     """`on` makes renditions in AVIF too: a fifth smaller than WebP, for three times the processor time of all the rest."""
+    avif_quality: int = Field(default=87, ge=30, le=95)
+    """Quality of renditions in AVIF, as libavif counts it."""
 
     feed_window: int = Field(default=800, ge=1, le=5000)
     """Post ids that Redis keeps of each home feed; older posts come from PostgreSQL."""
@@ -238,6 +255,12 @@ class Settings(BaseModel):
         mail = urlsplit(self.mail_url.get_secret_value()) if self.mail_url else None
         if self.environment == "production" and mail and mail.scheme == "smtp" and mail.password:
             raise ValueError("a mail_url that sends its password unencrypted is refused in production")
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_renditions_differ(self) -> Self:
+        if self.rendition_square in self.rendition_sizes:
+            raise ValueError("rendition_square is none of rendition_sizes")
         return self
 
     @model_validator(mode="after")

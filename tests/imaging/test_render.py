@@ -17,11 +17,11 @@ from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageOps, ImageStat, fea
 from instafeed.imaging import render as render_module
 from instafeed.imaging.process import Encodings
 from instafeed.imaging.refusals import Reason, Refused
-from instafeed.imaging.render import BOUNDS, Document, render_photo
+from instafeed.imaging.render import Document, render_photo
 from tests.imaging.ssim import ssim
 from tests.photos import REAL
 
-NAMES = [*map(str, BOUNDS), "150"]
+NAMES = ["1080", "640", "320", "150"]
 T = Image.Transpose
 # What a camera stores if it is held so that a picture comes out with this orientation.
 STORED = {
@@ -246,11 +246,24 @@ def test_encodings(render: Renderer) -> None:
         assert len(output.content[file["file"]]) < 200_000
 
 
+def test_sizes_are_as_wished(render: Renderer) -> None:
+    output = render(encoded(scene(3000, 2000), "JPEG"), bounds=(2048, 900, 256), square=400)
+    assert output.sizes() == {"2048": (2048, 1365), "900": (900, 600), "256": (256, 171), "400": (400, 400)}
+    assert [file["name"] for file in output.document["files"][::2]] == ["2048", "900", "256", "400"]
+    reference = scene(3000, 2000).resize((2048, 1365), Image.Resampling.LANCZOS)
+    assert psnr(output.jpeg["2048"], reference) > 32
+    # A long picture is decoded as large as its square wants it.
+    assert render(encoded(scene(4000, 500), "JPEG"), bounds=(320,), square=450).sizes()["450"] == (450, 450)
+
+
 def test_qualities_are_as_wished(render: Renderer) -> None:
     poor, rich = (
         render(encoded(scene(), "PNG"), jpeg_quality=quality, webp_quality=quality).content for quality in (30, 95)
     )
     assert all(len(poor[name]) < len(rich[name]) for name in ("1080.jpg", "1080.webp"))
+    if features.check("avif"):
+        poor, rich = (render(encoded(scene(), "PNG"), avif=True, avif_quality=quality).content for quality in (30, 95))
+        assert len(poor["1080.avif"]) < len(rich["1080.avif"])
 
 
 def test_avif_is_made_where_it_is_wished(render: Renderer) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image, ImageChops, ImageStat
+from pydantic import ValidationError
 
 from instafeed import media
 from instafeed.errors import Unavailable
@@ -30,8 +31,9 @@ from instafeed.work import perform
 from tests.client import Client, eventually
 from tests.conftest import running_api
 from tests.media.traces import Traces, tracing
-from tests.photos import REAL, jpeg, slow_jpeg
+from tests.photos import REAL, jpeg, jpeg_of_a_camera, slow_jpeg
 from tests.processes import running_worker
+from tests.test_cli import environ_of
 from tests.workers import running_workers
 
 # What marks metadata in a JPEG or a WebP file; and words that cameras write into it.
@@ -125,18 +127,6 @@ async def test_heif_photos_become_renditions_that_every_browser_shows(author: Cl
 async def test_odd_photos_come_to_an_end(author: Client, path: Path) -> None:
     found = await author.ready((await author.upload(path.read_bytes()))["id"])
     assert found["status"] == "ready" or found["failure"]
-
-
-def jpeg_of_a_camera() -> bytes:
-    exif = Image.Exif()
-    exif.update({0x010F: "Maker", 0x0110: "Model 1", 0x013B: "Somebody", 0x0132: "2026:01:02 03:04:05"})
-    exif.get_ifd(0x8769).update(
-        {0x829A: 0.008, 0x829D: 2.8, 0x8827: 400, 0x920A: 4.25, 0xA434: "Lens 1", 0xA431: "S/N 7"}
-    )
-    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 12.0, 30.0)})
-    out = io.BytesIO()
-    Image.new("RGB", (64, 48), (30, 60, 90)).save(out, "JPEG", exif=exif)
-    return out.getvalue()
 
 
 @pytest.mark.usefixtures("workers")
@@ -452,6 +442,41 @@ async def test_avif_is_made_served_and_told_where_it_is_wished(fresh_settings: S
         assert type_in_s3 == "image/avif"
         with Image.open(io.BytesIO(content)) as picture:
             assert (picture.format, picture.size) == ("AVIF", (told["width"], told["height"]))
+
+
+async def test_sizes_are_as_set_and_what_is_shown_in_lists_follows(fresh_settings: Settings) -> None:
+    prefix = fresh_settings.s3_prefix
+    environ = environ_of(fresh_settings, s3_prefix=prefix, rendition_sizes="800, 200", rendition_square="96")
+    settings = Settings.from_environ(environ)
+    async with (
+        running_workers(settings),
+        running_api(settings) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        poster = await Client.sign_up(http)
+        photo = await poster.ready((await poster.upload(jpeg(1200, 900)))["id"])
+        sizes = [(item["name"], item["width"], item["height"]) for item in photo["renditions"][::2]]
+        assert sizes == [("800", 800, 600), ("200", 200, 150), ("96", 96, 96)]
+        shown = await poster.call("PUT", "/v1/me/avatar", json={"media_id": photo["id"]})
+        assert [item["name"] for item in shown["avatar"]] == ["200", "200", "96", "96"]
+        post = await poster.post()
+        assert [item["name"] for item in post["author"]["avatar"]] == ["96", "96"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rendition_sizes": "320,640"},
+        {"rendition_sizes": "640,640"},
+        {"rendition_sizes": ""},
+        {"rendition_sizes": "10000"},
+        {"rendition_sizes": "640,wide"},
+        {"rendition_square": "320"},
+    ],
+)
+def test_sizes_that_make_no_sense_are_refused_at_the_start(settings: Settings, wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="rendition_s"):
+        Settings.from_environ(environ_of(settings, **wrong))
 
 
 async def test_a_photo_whose_original_is_lost_fails(quiet: Resources, poster: Client) -> None:

@@ -1,7 +1,7 @@
 """The domain's values in the shapes that clients get."""
 
 import functools
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from fastapi import Response
@@ -12,8 +12,6 @@ from instafeed.api.dependencies import PageRequest
 from instafeed.resources import Resources
 from instafeed.storage.blobs import original_key
 
-_SMALL = frozenset({"150"})
-_SIZES = frozenset({"150", "320", "640"})
 _EXPORT_URL_SECONDS = 3600
 
 
@@ -44,9 +42,13 @@ def renditions(res: Resources, values: Iterable[models.Rendition]) -> list[schem
     ]
 
 
-def avatar(res: Resources, value: models.Account, names: Container[str]) -> list[schemas.Rendition] | None:
-    """What an account is shown with, in the sizes of these names."""
-    return renditions(res, [rendition for rendition in value.avatar if rendition.name in names]) or None
+def _square(values: Sequence[models.Rendition]) -> list[models.Rendition]:
+    """What lists show of a photo. Settings name it, and photos may be older than they: it is the last one."""
+    return [rendition for rendition in values if rendition.name == values[-1].name]
+
+
+def _all_but_the_largest(values: Sequence[models.Rendition]) -> list[models.Rendition]:
+    return [rendition for rendition in values if rendition.name != values[0].name]
 
 
 def account_ref(res: Resources, value: models.Account) -> schemas.AccountRef:
@@ -55,7 +57,7 @@ def account_ref(res: Resources, value: models.Account) -> schemas.AccountRef:
         id=value.id,
         username=value.username,
         display_name=value.display_name,
-        avatar=avatar(res, value, _SMALL),
+        avatar=renditions(res, _square(value.avatar)) or None,
     )
 
 
@@ -64,7 +66,7 @@ def _profile(res: Resources, value: models.Account) -> dict[str, Any]:
         "id": value.id,
         "username": value.username,
         "display_name": value.display_name,
-        "avatar": avatar(res, value, _SIZES),
+        "avatar": renditions(res, _all_but_the_largest(value.avatar)) or None,
         "bio": value.bio,
         "website": value.website,
         "is_private": value.is_private,
@@ -283,8 +285,7 @@ def activity(
 
 
 def _activity(res: Resources, value: models.Activity) -> schemas.Activity:
-    photo = value.photo
-    sizes = [rendition for rendition in photo.renditions if rendition.name in _SMALL] if photo else []
+    sizes = _square(value.photo.renditions) if value.photo else []
     return schemas.Activity(
         id=value.id,
         kind=value.kind,

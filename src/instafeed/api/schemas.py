@@ -497,7 +497,9 @@ class Rendition(_Response):
     """One size and format of a photo."""
 
     name: str = Field(examples=["640"])
-    """`1080`, `640`, `320` (pixels of the longer side, at most) or `150` (square). New names may come."""
+    """`1080`, `640`, `320` (pixels of the longer side, at most) or `150` (square), or others if the server is set to make them: the
+    largest comes first, the square last. New names may come.
+    """
     url: str = Field(json_schema_extra={"format": "uri"}, examples=["https://photos.example.org/renditions/…/640.jpg"])
     """Valid for at least an hour."""
     width: int = Field(examples=[640])
@@ -514,14 +516,14 @@ class AccountRef(_Response):
     username: str = Field(examples=["ada"])
     display_name: str = Field(examples=["Ada Lovelace"])
     avatar: list[Rendition] | None
-    """The photo that it is shown with, as in lists: `150` (square). Null without one."""
+    """The photo that it is shown with, as in lists: the square. Null without one."""
 
 
 class _Profile(AccountRef):
     """What an account shows of itself."""
 
     avatar: list[Rendition] | None
-    """The photo that it is shown with: `150` (square), `320` and `640` (whole: show their middle). Null without one."""
+    """The photo that it is shown with: all sizes but the largest (whole: show their middle), and the square. Null without one."""
     bio: str = Field(examples=["Wrote the first program."])
     website: str = Field(examples=["https://example.org/ada"])
     """Empty without one. Nobody has checked that it is theirs."""
@@ -772,7 +774,7 @@ class Activity(_Response):
     post_id: Id | None
     """The post that it is about, or whose comment it is about; null where it is about none."""
     preview: list[Rendition] | None
-    """The first photo of that post: `150` (square)."""
+    """The first photo of that post: the square."""
     comment_id: Id | None
     """The comment, the newest of several; null where it is about none."""
     text: str | None = Field(examples=["What a light!"])

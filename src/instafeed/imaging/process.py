@@ -43,14 +43,20 @@ class Limits:
 
 @dataclass(frozen=True)
 class Encodings:
-    """How renditions are written."""
+    """Which renditions are made, and how they are written."""
 
+    bounds: tuple[int, ...] = (1080, 640, 320)
+    """Longest sides, in pixels, the largest first; also their names."""
+    square: int = 150
+    """Side of the one that is cut from the centre, in pixels; also its name."""
     jpeg_quality: int = 94
     """1 to 100, as libjpeg counts it."""
     webp_quality: int = 95
     """1 to 100, as libwebp counts it."""
     avif: bool = False
     """In AVIF too."""
+    avif_quality: int = 87
+    """1 to 100, as libavif counts it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class RenderedFile:
     """One rendition in one encoding."""
 
     name: str
-    """`1080`, `640`, `320` (bound of the longer side) or `150` (square, cut from the centre)."""
+    """As `Encodings` say: `1080`, `640`, `320` (bound of the longer side) or `150` (square, cut from the centre)."""
     path: Path
     """Where it lies. Renditions that would be the same picture share one path."""
     width: int
@@ -83,7 +89,7 @@ class Rendered:
     camera: Camera | None
     """What its camera wrote down; None if it wrote nothing."""
     files: tuple[RenderedFile, ...]
-    """Each name once in each encoding, in the order 1080, 640, 320, 150."""
+    """Each name once in each encoding, the largest first, the square last."""
 
 
 class DecoderFailed(Exception):

@@ -15,17 +15,11 @@ from instafeed.imaging.camera import Facts, read_facts
 from instafeed.imaging.refusals import Reason, Refused
 from instafeed.imaging.sniff import HEAD_BYTES, Format, sniff
 
-BOUNDS = (1080, 640, 320)
-"""Longest sides of renditions, in pixels; also their names."""
-SQUARE = 150
-"""Side of the rendition that is cut from the centre, in pixels; also its name."""
-
 # Cheap averaging may shrink a picture to this many times its final size; the rest of the way is Lanczos. On real photos
 # the result is 43 to 52 dB (PSNR) from Lanczos alone, which the encoders' own loss (31 to 36 dB) hides.
 _MARGIN = 1.5
 _FEW_COLOURS, _COLOUR_STEP = 8, 3
-# As close to the picture as JPEG and WebP are by default (docs/renditions.md).
-_AVIF_QUALITY, _AVIF_SPEED = 87, 8
+_AVIF_SPEED = 8
 _HASH_SIDE = 20
 _HASH_COMPONENTS = (4, 3)
 
@@ -67,11 +61,14 @@ class File(TypedDict):
 
 
 class Encodings(TypedDict):
-    """How renditions are written: `process.Encodings`."""
+    """Which renditions are made: `process.Encodings`."""
 
+    bounds: tuple[int, ...]
+    square: int
     jpeg_quality: int
     webp_quality: int
     avif: bool
+    avif_quality: int
 
 
 class Document(TypedDict):
@@ -111,7 +108,7 @@ def render_photo(source: str, out: str, max_pixels: int, encodings: Encodings) -
         raise Refused(Reason.UNSUPPORTED)
     try:
         with _refusing(), warnings.catch_warnings(action="ignore"):
-            size, master, camera = _decode(kind, BytesIO(content), max_pixels)
+            size, master, camera = _decode(kind, BytesIO(content), max_pixels, encodings)
         return _write(size, master, camera, out, encodings)
     except MemoryError:
         raise Refused(Reason.TOO_MUCH_MEMORY) from None
@@ -130,7 +127,9 @@ def _refusing() -> Iterator[None]:
         raise Refused(Reason.DAMAGED) from None
 
 
-def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.Image, Facts | None]:
+def _decode(
+    kind: Format, file: BytesIO, max_pixels: int, encodings: Encodings
+) -> tuple[_Size, Image.Image, Facts | None]:
     """The photo's upright size, the photo upright in sRGB (RGB or RGBA), as large as the renditions need it, and what its
     camera wrote.
     """
@@ -138,7 +137,7 @@ def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     image = _open(kind, file)
     size = _bounded(image.size, max_pixels)
-    draft = image.draft(None, _master_size(size, _MARGIN)) if kind is Format.JPEG else None
+    draft = image.draft(None, _master_size(size, encodings, _MARGIN)) if kind is Format.JPEG else None
     image.load()
     if draft is None:
         # Only now it is certain how large a HEIF picture is.
@@ -146,7 +145,7 @@ def _decode(kind: Format, file: BytesIO, max_pixels: int) -> tuple[_Size, Image.
     exif = _exif(image)
     profile, orientation = image.info.get("icc_profile"), _orientation(kind, exif)
     # Turned and converted when it is small: the same picture for a twelfth of the work.
-    master = _resized(_eight_bit(image), _master_size(size), draft and draft[1])
+    master = _resized(_eight_bit(image), _master_size(size, encodings), draft and draft[1])
     if orientation in _TURNS:
         master = master.transpose(_TURNS[orientation])
     if orientation >= _FIRST_SIDEWAYS:
@@ -185,9 +184,9 @@ def _scaled(size: _Size, scale: float) -> _Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _master_size(size: _Size, times: float = 1.0) -> _Size:
+def _master_size(size: _Size, encodings: Encodings, times: float = 1.0) -> _Size:
     """`times` the least that both the largest rendition and the square can be made of."""
-    return _scaled(size, times * max(BOUNDS[0] / max(size), SQUARE / min(size)))
+    return _scaled(size, times * max(encodings["bounds"][0] / max(size), encodings["square"] / min(size)))
 
 
 def _resized(image: Image.Image, size: _Size, box: tuple[float, float, float, float] | None = None) -> Image.Image:
@@ -250,7 +249,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 def _write(size: _Size, master: Image.Image, camera: Facts | None, out: str, encodings: Encodings) -> Document:
     files: list[File] = []
     stems: dict[_Size, str] = {}
-    pictures = _renditions(size, master)
+    *sides, square = pictures = _renditions(size, master, encodings)
     suffixes = ("jpg", "webp", "avif") if encodings["avif"] else ("jpg", "webp")
     for name, picture in pictures.items():
         # Two renditions have the same size only where both are the whole photo.
@@ -264,8 +263,8 @@ def _write(size: _Size, master: Image.Image, camera: Facts | None, out: str, enc
         width=size[0],
         height=size[1],
         has_alpha=master.mode == "RGBA",
-        blurhash=_blurhash(pictures[str(BOUNDS[-1])]),
-        dominant_color=_dominant_color(pictures[str(SQUARE)]),
+        blurhash=_blurhash(pictures[sides[-1]]),
+        dominant_color=_dominant_color(pictures[square]),
         camera=camera,
         files=files,
     )
@@ -276,13 +275,14 @@ def _save(picture: Image.Image, stem: str, encodings: Encodings) -> None:
     flat.save(f"{stem}.jpg", quality=encodings["jpeg_quality"], progressive=True, optimize=True, subsampling="4:2:0")
     picture.save(f"{stem}.webp", quality=encodings["webp_quality"], method=2)
     if encodings["avif"]:
-        picture.save(f"{stem}.avif", quality=_AVIF_QUALITY, speed=_AVIF_SPEED, max_threads=1)
+        picture.save(f"{stem}.avif", quality=encodings["avif_quality"], speed=_AVIF_SPEED, max_threads=1)
 
 
-def _renditions(size: _Size, master: Image.Image) -> dict[str, Image.Image]:
+def _renditions(size: _Size, master: Image.Image, encodings: Encodings) -> dict[str, Image.Image]:
+    """By their names, the square last."""
     pictures = {}
     picture = master
-    for bound in BOUNDS:
+    for bound in encodings["bounds"]:
         # Each from the one before: a quarter of the work of starting from the master.
         smaller = _scaled(size, bound / max(size))
         picture = picture if picture.size == smaller else _resized(picture, smaller)
@@ -290,8 +290,8 @@ def _renditions(size: _Size, master: Image.Image) -> dict[str, Image.Image]:
     width, height = master.size
     short = min(width, height)
     left, top = (width - short) // 2, (height - short) // 2
-    side = min(SQUARE, short)
-    pictures[str(SQUARE)] = _resized(master, (side, side), (left, top, left + short, top + short))
+    side = min(encodings["square"], short)
+    pictures[str(encodings["square"])] = _resized(master, (side, side), (left, top, left + short, top + short))
     return pictures
 
 
