@@ -14,6 +14,7 @@ import blurhash
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageOps, ImageStat, features
 
+from instafeed.imaging import colours
 from instafeed.imaging import render as render_module
 from instafeed.imaging.process import Encodings
 from instafeed.imaging.refusals import Reason, Refused
@@ -448,52 +449,31 @@ def test_colours_are_converted_by_the_embedded_profile(render: Renderer, kind: s
         assert close(middle(output.webp[name]), (0, 255, 0), 12)
 
 
-SRGB_CURVE = b"para\0\0\0\0\0\3\0\0" + struct.pack(
-    ">5i", *(round(65536 * part) for part in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
-)
-
-
-def matrix_profile(columns: list[tuple[float, float, float]], curve: bytes) -> bytes:
-    """An ICC profile of an RGB space by its primaries, adapted to D50, and the curve of all three (ICC.1:2010, 8.3)."""
-
-    def xyz(values: tuple[float, ...]) -> bytes:
-        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(65536 * value) for value in values))
-
-    white = (0.9642, 1.0, 0.8249)
-    tags = {b"wtpt": xyz(white)} | {
-        name + b"XYZ": xyz(column) for name, column in zip((b"r", b"g", b"b"), columns, strict=True)
-    }
-    tags |= {name + b"TRC": curve for name in (b"r", b"g", b"b")}
-    table, data = struct.pack(">I", len(tags)), b""
-    for name, content in tags.items():
-        table += name + struct.pack(">2I", 128 + 4 + 12 * len(tags) + len(data), len(content))
-        data += content + bytes(-len(content) % 4)
-    head = struct.pack(
-        ">I4sI4s4s4s12x4s28x", 128 + len(table + data), b"\0" * 4, 0x04200000, b"mntr", b"RGB ", b"XYZ ", b"acsp"
-    )
-    return head + xyz(white)[8:] + bytes(128 - len(head) - 12) + table + data
-
-
-# Primaries adapted to D50, the curve, its inverse's exponent or None for sRGB's, and linear RGB to linear sRGB.
+# Profile, exponent of the curve or None for sRGB's, and linear RGB to linear sRGB.
 DISPLAY_P3 = (
-    [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)],
-    SRGB_CURVE,
+    colours.DISPLAY_P3,
     None,
     [(1.2249, -0.2247, 0.0), (-0.0420, 1.0419, 0.0), (-0.0197, -0.0786, 1.0979)],
 )
 ADOBE_RGB = (
-    [(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)],
-    b"curv\0\0\0\0\0\0\0\1\2\x33\0\0",
+    colours.ADOBE_RGB,
     563 / 256,
     [(1.3984, -0.3984, 0.0), (0.0, 1.0, 0.0), (0.0, -0.0429, 1.0429)],
 )
+WIDE = (180, 110, 80)
+LOSSLESS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "HEIF": {"quality": 95, "chroma": 444},
+    "AVIF": {"quality": 95, "subsampling": "4:4:4"},
+}
+"""As good as."""
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize("space", [DISPLAY_P3, ADOBE_RGB], ids=["Display P3", "Adobe RGB"])
-def test_wide_colours_become_srgb(render: Renderer, space: Any, kind: str) -> None:
-    columns, curve, gamma, matrix = space
-    stored = (180, 110, 80)
+def wide_in_srgb(space: Any) -> list[int]:
+    """What `WIDE` in this space is in sRGB."""
+    _, gamma, matrix = space
 
     def linear(value: int) -> float:
         part = value / 255
@@ -502,12 +482,46 @@ def test_wide_colours_become_srgb(render: Renderer, space: Any, kind: str) -> No
     def as_srgb(part: float) -> int:
         return int(0.5 + 255 * (1.055 * part ** (1 / 2.4) - 0.055))
 
-    expected = [as_srgb(sum(a * linear(v) for a, v in zip(row, stored, strict=True))) for row in matrix]
-    assert not close(expected, stored, 10)
-    options = {"lossless": True} if kind == "WEBP" else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
-    output = render(encoded(plain("RGB", stored), kind, icc_profile=matrix_profile(columns, curve), **options))
+    return [as_srgb(sum(a * linear(v) for a, v in zip(row, WIDE, strict=True))) for row in matrix]
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+@pytest.mark.parametrize("space", [DISPLAY_P3, ADOBE_RGB], ids=["Display P3", "Adobe RGB"])
+def test_wide_colours_become_srgb(render: Renderer, space: Any, kind: str) -> None:
+    if kind == "HEIF":
+        with_heif()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    expected = wide_in_srgb(space)
+    assert not close(expected, WIDE, 10)
+    output = render(encoded(plain("RGB", WIDE), kind, icc_profile=space[0], **LOSSLESS[kind]))
     assert close(middle(output.webp["1080"]), expected, 3)
     assert close(middle(output.jpeg["1080"]), expected, 3)
+
+
+@pytest.mark.parametrize("index", ["R03", "R98"])
+def test_a_camera_that_is_set_to_adobe_rgb_need_not_embed_it(render: Renderer, index: str) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0xA001: 0xFFFF, 0xA005: {1: index}})
+    output = render(encoded(plain("RGB", WIDE), "JPEG", exif=exif.tobytes(), **LOSSLESS["JPEG"]))
+    assert close(middle(output.webp["1080"]), wide_in_srgb(ADOBE_RGB) if index == "R03" else WIDE, 3)
+
+
+NCLX = b"\0\0\0\x13colrnclx"
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+@pytest.mark.parametrize(("primaries", "curve"), [(12, 13), (1, 13), (12, 16)])
+def test_display_p3_may_be_named_instead_of_embedded(render: Renderer, kind: str, primaries: int, curve: int) -> None:
+    if kind == "HEIF":
+        with_heif()
+    elif not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    content = encoded(plain("RGB", WIDE), kind, **LOSSLESS[kind])
+    at = content.index(NCLX) + len(NCLX)
+    content = content[:at] + struct.pack(">HH", primaries, curve) + content[at + 4 :]
+    expected = wide_in_srgb(DISPLAY_P3) if (primaries, curve) == (12, 13) else WIDE
+    assert close(middle(render(content).webp["1080"]), expected, 4)
 
 
 def test_colours_are_converted_beside_alpha(render: Renderer) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, cast
 import blurhash
 from PIL import ExifTags, Image, ImageFile
 
+from instafeed.imaging import colours
 from instafeed.imaging.camera import Facts, read_facts
 from instafeed.imaging.refusals import Reason, Refused
 from instafeed.imaging.sniff import HEAD_BYTES, Format, sniff
@@ -45,8 +46,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _FIRST_SIDEWAYS = 5
-
-_COLOURS = "PIL.ImageCms"
 
 _Size = tuple[int, int]
 
@@ -88,7 +87,7 @@ def preload() -> None:
     for module, _ in _DECODERS.values():
         with suppress(ModuleNotFoundError):
             import_module(module)
-    import_module(_COLOURS)
+    import_module(colours.PROFILES)
 
 
 def render_photo(source: str, out: str, max_pixels: int, encodings: Encodings) -> Document:
@@ -143,14 +142,14 @@ def _decode(
         # Only now it is certain how large a HEIF picture is.
         size = _bounded(image.size, max_pixels)
     exif = _exif(image)
-    profile, orientation = image.info.get("icc_profile"), _orientation(kind, exif)
+    profile, orientation = colours.profile_of(image, kind, file.getvalue(), exif), _orientation(kind, exif)
     # Turned and converted when it is small: the same picture for a twelfth of the work.
     master = _resized(_eight_bit(image), _master_size(size, encodings), draft and draft[1])
     if orientation in _TURNS:
         master = master.transpose(_TURNS[orientation])
     if orientation >= _FIRST_SIDEWAYS:
         size = size[1], size[0]
-    master = _to_srgb(master, profile)
+    master = colours.to_srgb(master, profile)
     # The encoders would write some of it: the JPEG comment, for one.
     master.info = {}
     return size, master, read_facts(exif)
@@ -227,23 +226,6 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in {"L", "RGB", "CMYK"}:
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """RGB, or RGBA if something is transparent. A profile that is broken or of other colours is as good as none."""
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    colours = image if alpha is None else image.convert("RGB")
-    if profile:
-        cms = import_module(_COLOURS)
-        try:
-            embedded = cms.ImageCmsProfile(BytesIO(profile))
-            colours = cms.profileToProfile(colours, embedded, cms.createProfile("sRGB"), outputMode="RGB")
-        except (cms.PyCMSError, OSError, ValueError):
-            pass
-    colours = colours.convert("RGB")
-    if alpha is not None and alpha.getextrema() != (255, 255):
-        colours.putalpha(alpha)
-    return colours
 
 
 def _write(size: _Size, master: Image.Image, camera: Facts | None, out: str, encodings: Encodings) -> Document:
