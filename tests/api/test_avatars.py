@@ -17,7 +17,7 @@ from instafeed.storage.blobs import original_key, rendition_prefix
 from instafeed.storage.outbox import Entry, Kind
 from tests.api.answers import invalid, problem
 from tests.client import Client, eventually
-from tests.photos import jpeg
+from tests.photos import jpeg, jpeg_of_a_camera
 
 SignUp = Callable[..., Awaitable[Client]]
 pytestmark = pytest.mark.usefixtures("workers")
@@ -89,6 +89,20 @@ async def test_an_account_is_shown_with_its_photo_everywhere_at_once(sign_up: Si
     assert Image.open(io.BytesIO(data)).size == (150, 150)
     await one.call("DELETE", "/v1/me/avatar", 204)
     assert await shown() == {None}
+
+
+async def test_an_avatar_tells_nothing_that_a_camera_wrote(sign_up: SignUp) -> None:
+    one = await sign_up()
+    photo = await one.upload(jpeg_of_a_camera(), params={"camera_facts": "true"})
+    await one.ready(photo["id"])
+    shown = (await put(one, photo["id"])).json()["avatar"]
+    async with httpx.AsyncClient() as anybody:
+        files = [(await anybody.get(rendition["url"])).content for rendition in shown]
+    assert len(files) > 1
+    assert not [
+        word for word in (b"Exif", b"EXIF", b"Somebody", b"S/N 7", b"Model 1") for file in files if word in file
+    ]
+    assert "camera" not in str(await one.call("GET", "/v1/me"))
 
 
 async def test_another_photo_replaces_and_deletes_the_one_before(sign_up: SignUp, res: Resources) -> None:

@@ -1,8 +1,9 @@
 """Mutated photos, each of which must be rendered or refused; by hand: `python -m tests.bench.photo_fuzz [--count 2000]
 [--seconds 600] [--seed 0]`.
 
-Bits are flipped, bytes overwritten, parts cut out, doubled, or taken from another photo. Counted are the answers; at the end the
-template must still be the first one, with no more descriptors than at the beginning and no process.
+Bits are flipped, bytes overwritten, parts cut out, doubled, or taken from another photo. Counted are the answers, none of which may
+be that we have failed; at the end the template must still be the first one, with no more descriptors than at the beginning, no
+process, and hardly more memory.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from instafeed.imaging.process import Decoder, DecoderFailed, Encodings, Limits,
 from tests.photos import REAL
 
 _LARGEST = 400_000
+_GROWTH_KIB = 4096
 
 
 def corpus() -> list[bytes]:
@@ -111,8 +113,11 @@ async def fuzz(count: int, seconds: float, seed: int) -> Counter[str]:
                 kept = Path(f"photo-fuzz-{seed}-{number}")
                 kept.write_bytes(content)
                 print(f"{answer}: kept as {kept}")
-        print(f"descriptors and KiB of the template: {before} -> {(len(list((proc / 'fd').iterdir())), _memory(proc))}")
+        after = len(list((proc / "fd").iterdir())), _memory(proc)
+        print(f"descriptors and KiB of the template: {before} -> {after}")
         assert decoder._process.pid == template, "the template has died"
+        assert after[0] == before[0], "a descriptor is left"
+        assert after[1] - before[1] < _GROWTH_KIB, "memory is left"
         assert not (proc / "task" / str(template) / "children").read_text().split(), "a decoder is left"
         assert list(Path(name).iterdir()) == [source], "a file is left"
         await decoder.close()
@@ -136,6 +141,7 @@ def main() -> None:
     for answer, times in answers.most_common():
         print(f"{times:8} {answer}")
     print(f"{sum(answers.values())} of {parsed.count} answered in {time.perf_counter() - began:.0f} s")
+    assert not any(answer.startswith("FAILED") for answer in answers), "that is our fault, and no photo's"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """What becomes of a photo's pixels, and of everything else in its file. Here the decoder runs in the test's process."""
 
 import io
+import json
 import math
+import shutil
 import struct
+import subprocess
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +23,7 @@ from instafeed.imaging import render as render_module
 from instafeed.imaging.process import Encodings
 from instafeed.imaging.refusals import Reason, Refused
 from instafeed.imaging.render import Document, render_photo
+from instafeed.imaging.sniff import Format
 from tests.imaging.ssim import ssim
 from tests.photos import REAL
 
@@ -157,16 +162,33 @@ def test_photos_of_every_orientation_look_alike(render: Renderer, shape: str) ->
             assert psnr(other.jpeg[name], first.jpeg[name]) > 28
 
 
-def test_exif_does_not_turn_what_a_heif_container_has_turned(render: Renderer) -> None:
-    with_heif()
-    exif = Image.Exif()
-    exif[ORIENTATION] = 1
-    content = encoded(scene(), "HEIF", exif=exif, quality=92)
-    entry = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x01"
-    little = b"\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00"
-    assert (entry in content) != (little in content)
-    content = content.replace(entry, entry[:-1] + b"\x06").replace(little, little[:-2] + b"\x06\x00")
-    assert psnr(render(content).jpeg["1080"], scene()) > 30
+def short_entry(order: str, tag: int) -> bytes:
+    """How an EXIF entry of one 16-bit number begins."""
+    return struct.pack(f"{order}HHI", tag, 3, 1)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+@pytest.mark.parametrize(("container", "exif"), [(6, 6), (8, 8), (5, 5), (1, 6), (6, 1), (6, 3)])
+def test_only_the_container_turns_heif_and_avif_whatever_exif_says(
+    render: Renderer, kind: str, container: int, exif: int
+) -> None:
+    if kind == "HEIF":
+        with_heif()
+    elif not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    turn, stand_in = STORED[container], 0x0113
+    wanted = Image.Exif()
+    wanted[ORIENTATION], wanted[stand_in] = container, exif
+    content = encoded(scene().transpose(turn) if turn is not None else scene(), kind, exif=wanted.tobytes(), quality=92)
+    # The encoders tell the container, and leave in EXIF no orientation, or one that turns nothing: another tag becomes it.
+    for tag, becomes in ((ORIENTATION, 0x0111), (stand_in, ORIENTATION)):
+        for order in "<>":
+            content = content.replace(short_entry(order, tag), short_entry(order, becomes))
+    [said] = [order for order in "<>" if short_entry(order, ORIENTATION) + struct.pack(f"{order}H", exif) in content]
+    assert content.count(short_entry(said, ORIENTATION)) == 1
+    output = render(content)
+    assert (output.document["width"], output.document["height"]) == scene().size
+    assert psnr(output.jpeg["1080"], scene()) > 30
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
@@ -181,6 +203,37 @@ def test_orientations_that_do_not_exist_are_ignored(render: Renderer, value: int
 )
 def test_broken_exif_does_not_matter(render: Renderer, exif: bytes) -> None:
     assert psnr(render(encoded(scene(), "JPEG", quality=92, exif=exif)).jpeg["1080"], scene()) > 30
+
+
+def tiff(*entries: tuple[int, int, int, int], following: int = 0) -> bytes:
+    """EXIF whose one directory is at 8: of each entry tag, type, count, and value or place."""
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + packed + struct.pack("<I", following)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        tiff((0x8769, 4, 1, 8), (0x8825, 4, 1, 8), (0xA005, 4, 1, 8), following=8),
+        tiff((0x010F, 2, 0xFFFFFFFF, 8)),
+        tiff((0x0112, 3, 0xFFFFFFFF, 8)),
+        tiff((0x8769, 4, 1, 0xFFFFFFF0)),
+        tiff(*[(0x010F, 2, 60_000, 8)] * 5000),
+    ],
+    ids=["cyclic", "an endless text", "endless numbers", "nowhere", "the same text five thousand times"],
+)
+def test_exif_that_leads_round_in_circles_or_out_of_the_file_does_not_matter(render: Renderer, exif: bytes) -> None:
+    began = time.process_time()
+    assert psnr(render(encoded(scene(), "JPEG", quality=92, exif=exif)).jpeg["1080"], scene()) > 30
+    assert time.process_time() - began < 2
+
+
+def test_enormous_metadata(render: Renderer) -> None:
+    segment = b"\xff\xe1\xff\xffExif\0\0" + MARKER.ljust(65_527, b"\0")
+    photo = encoded(scene(), "JPEG", quality=92)
+    assert psnr(render(photo[:2] + segment * 100 + photo[2:]).jpeg["1080"], scene()) > 30
+    text = b"Comment\0\0" + zlib.compress(bytes(5_000_000), 9)
+    assert refusal(render, png(9, 9, 8, 0, bytes(9), (b"zTXt", text))) is Reason.DAMAGED
 
 
 # Sizes
@@ -299,6 +352,20 @@ def test_real_photos_look_like_reference_resizes(render: Renderer, name: str) ->
     assert not avif or ssim(output.avif["1080"], reference) >= 0.98
 
 
+def test_renditions_look_like_a_reference_resize(render: Renderer) -> None:
+    photo = Image.new("L", (1620, 1080), 128)
+    # Detail of every size: with qualities of 90 it would not be like enough.
+    for cells in (6, 24, 96, 384, 810):
+        noise = Image.effect_noise((cells, cells * 2 // 3), 10).resize(photo.size, Image.Resampling.BICUBIC)
+        photo = ImageChops.add(photo, noise, offset=-128)
+    content = encoded(Image.merge("RGB", [photo, photo.transpose(T.ROTATE_180), photo]), "JPEG", quality=95)
+    output = render(content)
+    with Image.open(io.BytesIO(content)) as decoded:
+        reference = decoded.convert("RGB").resize((1080, 720), Image.Resampling.LANCZOS)
+    assert ssim(output.jpeg["1080"], reference, step=32) >= 0.98
+    assert ssim(output.webp["1080"], reference, step=32) >= 0.98
+
+
 @pytest.mark.parametrize(("size", "components"), [((600, 400), (4, 3)), ((400, 600), (3, 4)), ((1, 3000), (3, 4))])
 def test_blurhash(render: Renderer, size: tuple[int, int], components: tuple[int, int]) -> None:
     original = scene(*size)
@@ -361,6 +428,9 @@ def palette(*colours: tuple[int, int, int]) -> Image.Image:
         pytest.param(encoded(palette((200, 60, 20), (0, 0, 0)), "PNG"), (200, 60, 20), id="palette"),
         pytest.param(encoded(palette((200, 60, 20), (0, 0, 0)), "GIF"), (200, 60, 20), id="gif"),
         pytest.param(encoded(plain("CMYK", (0, 255, 255, 0)), "JPEG", quality=95), (255, 0, 0), id="cmyk"),
+        pytest.param(
+            encoded(plain("RGB", (200, 60, 20)), "JPEG", quality=95, progressive=True), (200, 60, 20), id="progressive"
+        ),
         pytest.param(encoded(plain("YCbCr", (128, 128, 128)), "JPEG"), (128, 128, 128), id="ycbcr"),
         pytest.param(encoded(plain("LA", (90, 255)), "PNG"), (90, 90, 90), id="grey-opaque-alpha"),
         pytest.param(encoded(plain("RGBA", (200, 60, 20, 255)), "PNG"), (200, 60, 20), id="rgb-opaque-alpha"),
@@ -555,13 +625,40 @@ def test_a_profile_for_other_colours_is_ignored(render: Renderer) -> None:
 # Several pictures in one file
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF", "MPO"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF", "MPO", "HEIF"])
 def test_the_first_picture_of_several_is_taken(render: Renderer, kind: str) -> None:
+    if kind == "HEIF":
+        with_heif()
     if kind == "AVIF" and not features.check("avif"):
         pytest.skip("Pillow is built without AVIF")
     frames = [plain("RGB", colour) for colour in ("red", "lime", "blue")]
     output = render(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
     assert close(middle(output.webp["1080"]), (255, 0, 0), 10)
+
+
+def test_of_a_heif_file_the_primary_picture_is_taken(render: Renderer) -> None:
+    with_heif()
+    frames = [plain("RGB", colour) for colour in ("red", "lime", "blue")]
+    output = render(encoded(frames[0], "HEIF", save_all=True, append_images=frames[1:], primary_index=1))
+    assert close(middle(output.webp["1080"]), (0, 255, 0), 10)
+
+
+def many_frames(kind: str) -> bytes:
+    """A red picture, and thousands of blue ones after it."""
+    content = encoded(plain("RGB", "red"), kind, save_all=True, append_images=[plain("RGB", "blue")])
+    if kind == "GIF":
+        frame = content[content.rindex(b"\x21\xf9") : -1]
+        return content[:-1] + frame * 20_000 + content[-1:]
+    frame = content[content.rindex(b"ANMF") :]
+    content += frame * 20_000
+    return content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_enormous_in_frames(render: Renderer, kind: str) -> None:
+    began = time.process_time()
+    assert close(middle(render(many_frames(kind)).webp["1080"]), (255, 0, 0), 10)
+    assert time.process_time() - began < 1.5, "no other frame was decoded"
 
 
 def test_what_follows_the_photo_is_ignored(render: Renderer) -> None:
@@ -686,6 +783,17 @@ def test_nothing_that_a_camera_wrote_leaves(render: Renderer, folder: str) -> No
             assert not any(word in written for word in (b"Exif", b"NIKON", b"Canon", b"Apple", b"Nokia", b"Jolla"))
 
 
+@pytest.mark.parametrize("bits", [10, 12])
+def test_heif_of_more_than_eight_bits(render: Renderer, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    monkeypatch.setattr(heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
+    deep = bytes(byte for byte in scene().tobytes() for _ in range(2))
+    content = io.BytesIO()
+    heif.from_bytes("RGB;16", scene().size, deep).save(content, quality=92, chroma=444)
+    assert heif.open_heif(content, convert_hdr_to_8bit=False).info["bit_depth"] == bits
+    assert psnr(render(content.getvalue()).jpeg["1080"], scene()) > 30
+
+
 @pytest.mark.parametrize(("name", "size"), [("pug", (4032, 3024)), ("arrow", (3024, 4032)), ("zPug_3", (64, 64))])
 def test_heic_photos(render: Renderer, name: str, size: tuple[int, int]) -> None:
     with_heif()
@@ -696,6 +804,31 @@ def test_heic_photos(render: Renderer, name: str, size: tuple[int, int]) -> None
     assert (output.document["width"], output.document["height"]) == size
     reference = Image.open(path).convert("RGB").resize(output.jpeg["320"].size, Image.Resampling.LANCZOS)
     assert psnr(output.jpeg["320"], reference) > 18  # not equal: its colours are converted
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="needs exiftool")
+def test_exiftool_finds_pixels_only(render: Renderer, tmp_path: Path) -> None:
+    with_heif()
+    photos = [laden(kind) for kind in ("JPEG", "PNG", "WEBP", "HEIF")]
+    photos += [path.read_bytes() for path in sorted([*REAL.glob("heif/a*"), *REAL.glob("cameras/[!D]*")])]
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    for number, photo in enumerate(photos):
+        (before / f"{number}").write_bytes(photo)
+        for name, content in render(photo).content.items():
+            (after / f"{number}-{name}").write_bytes(content)
+
+    def told(folder: Path) -> set[str]:
+        out = subprocess.check_output(["exiftool", "-q", "-j", "-a", "-u", "-ee", "-G1", "-ext", "*", folder])
+        return {tag for file in json.loads(out) for tag in file}
+
+    assert {"IFD0:Model", "GPS:GPSLatitude", "XMP-tiff:Orientation", "File:Comment"} <= told(before)
+    # What is said of the file as such, of how its pixels are encoded, and of their number.
+    groups, tags = {"ExifTool", "System", "JFIF", "RIFF", "Composite"}, {"FileType", "FileTypeExtension", "MIMEType"}
+    tags |= {"ImageWidth", "ImageHeight", "BitsPerSample", "ColorComponents", "EncodingProcess", "YCbCrSubSampling"}
+    after_all = {tag for tag in told(after) if tag.partition(":")[0] not in groups}
+    assert after_all == {"SourceFile", *(f"File:{tag}" for tag in tags)}
 
 
 # Refused
@@ -723,6 +856,17 @@ def refusal(render: Renderer, content: bytes, max_pixels: int = 50_000_000) -> R
 )
 def test_what_is_no_photo(render: Renderer, content: bytes) -> None:
     assert refusal(render, content) is Reason.UNSUPPORTED
+
+
+def test_where_the_decoder_of_heif_is_not_installed_there_is_none(
+    render: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_heif()
+    content = encoded(scene(), "HEIF")
+    monkeypatch.setitem(render_module._DECODERS, Format.HEIF, ("no_such_module", "HeifImageFile"))
+    render_module.preload()
+    assert refusal(render, content) is Reason.UNSUPPORTED
+    assert psnr(render(encoded(scene(), "PNG")).webp["1080"], scene()) > 30
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF"])

@@ -175,6 +175,17 @@ async def test_a_photo_over_the_limit_is_refused_and_leaves_nothing(
         await send(guest, photo(large_jpeg(8_000_000)) + END, 413)
 
 
+async def test_a_form_that_cannot_be_within_the_limit_is_refused_before_any_of_it_is_sent(
+    author: Client, base_url: str, traces: Traces
+) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=line", "Content-Length": str(10**12)}
+    for asking in ({}, {"Expect": "100-continue"}):
+        async with traces.none(author), wire(base_url) as connection:
+            await connection.post(PATH, author.headers | kind | asking)
+            answer = await connection.answer(seconds=2)
+        assert (answer.status, answer.json["type"]) == (413, "/problems/media-too-large")
+
+
 @pytest.mark.parametrize("sent", [b"", part("caption", b"Sea"), photo()[:300], photo()])
 async def test_a_client_that_stops_in_the_middle_of_a_form_is_not_waited_for(
     settings: Settings, author: Client, traces: Traces, sent: bytes

@@ -19,7 +19,7 @@ from tests.conftest import running_api
 from tests.media.test_receiving import digest, pieces, stored
 from tests.media.traces import Traces
 from tests.media.wire import wire
-from tests.photos import jpeg, large_jpeg
+from tests.photos import jpeg, jpeg_of_a_camera, large_jpeg
 
 pytestmark = pytest.mark.usefixtures("workers")  # they delete what is left of an upload
 
@@ -456,6 +456,17 @@ async def test_of_a_photo_that_was_posted_a_copy_can_be_posted_too(
     assert (await author.published(other["id"]))["media"][0]["status"] == "ready"
     await author.call("DELETE", f"/v1/posts/{other['id']}", 204)
     await begin(author, SMALL)  # nothing is there any more
+
+
+async def test_what_the_camera_wrote_is_kept_if_that_was_chosen_at_the_beginning(author: Client) -> None:
+    data = jpeg_of_a_camera()
+    for choice, model in ((False, None), (True, "Model 1")):
+        changed = data + bytes([choice])
+        body = announced(changed) | {"camera_facts": choice}
+        upload = await author.call("POST", "/v1/media/uploads", 201, json=body)
+        await send(author, upload, changed, 1)
+        camera = (await author.ready((await complete(author, upload))["id"]))["camera"]
+        assert (camera and camera["model"]) == model
 
 
 async def test_a_photo_that_failed_is_to_be_sent_again(author: Client) -> None:
