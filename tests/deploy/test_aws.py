@@ -25,8 +25,9 @@ from instafeed.cli import _parser, _upkeep
 from instafeed.dev.process import Child
 from instafeed.imaging.process import Limits
 from instafeed.leftovers import Sweep
-from instafeed.resources import open_resources
+from instafeed.resources import Resources, open_resources
 from instafeed.settings import MIB, PREFIX, Settings
+from instafeed.storage.blobs import original_key
 from instafeed.storage.push import mobile
 from instafeed.storage.queue import QUEUES
 from tests.client import Client, eventually
@@ -303,13 +304,13 @@ async def test_each_service_may_do_in_the_bucket_what_it_does_and_nothing_else(
             running_workers(behind_workers),
             running_api(behind_api) as url,
             httpx.AsyncClient(base_url=url, timeout=60) as http,
+            open_resources(behind_workers) as res,
         ):
-            await _live(http)
-            async with open_resources(behind_workers) as res:
-                await Sweep(res).whole()
-                # As an export that is too long for one request does it.
-                await res.blobs.begin_upload("exports/long")
-                await res.blobs.abort_uploads("exports/long")
+            await _live(http, res)
+            await Sweep(res).whole()
+            # As an export that is too long for one request does it.
+            await res.blobs.begin_upload("exports/long")
+            await res.blobs.abort_uploads("exports/long")
     bucket = made.outputs["Photos"]["Bucket"]
     assert by_api == _allowed(policies["ApiUser"], bucket)
     assert by_workers == _allowed(policies["WorkerUser"], bucket)
@@ -324,7 +325,7 @@ def test_workers_may_push_and_do_nothing_else_with_sns(cloud: Cloud) -> None:
     assert not any(statement["Resource"] == "*" for statement in policies["ApiUser"])
 
 
-async def _live(http: httpx.AsyncClient) -> None:
+async def _live(http: httpx.AsyncClient, res: Resources) -> None:
     """All that makes the services ask S3 for something."""
 
     async def is_ready() -> bool:
@@ -334,6 +335,10 @@ async def _live(http: httpx.AsyncClient) -> None:
     client = await Client.sign_up(http)
     post = await client.post()
     await client.published(post["id"])
+    # As if its time were over.
+    async with res.db.acquire() as connection:
+        photos = await connection.fetch("select object_key from media")
+    await res.blobs.delete(original_key(photo["object_key"]) for photo in photos)
 
     # In parts, with the length not told; again by its digest, which is copied; and in parts that may be sent late.
     data = large_jpeg(6 * MIB)
