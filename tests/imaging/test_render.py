@@ -417,6 +417,14 @@ def palette(*colours: tuple[int, int, int]) -> Image.Image:
     return picture
 
 
+def ycck() -> bytes:
+    """A JPEG as Photoshop writes it for print: luma, chroma and black of a pure red."""
+    content = encoded(plain("CMYK", (76, 84, 254, 0)), "JPEG", quality=95)
+    adobe = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(4)
+    assert adobe + b"\0" in content
+    return content.replace(adobe + b"\0", adobe + b"\2")
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -428,6 +436,7 @@ def palette(*colours: tuple[int, int, int]) -> Image.Image:
         pytest.param(encoded(palette((200, 60, 20), (0, 0, 0)), "PNG"), (200, 60, 20), id="palette"),
         pytest.param(encoded(palette((200, 60, 20), (0, 0, 0)), "GIF"), (200, 60, 20), id="gif"),
         pytest.param(encoded(plain("CMYK", (0, 255, 255, 0)), "JPEG", quality=95), (255, 0, 0), id="cmyk"),
+        pytest.param(ycck(), (255, 0, 0), id="ycck"),
         pytest.param(
             encoded(plain("RGB", (200, 60, 20)), "JPEG", quality=95, progressive=True), (200, 60, 20), id="progressive"
         ),
