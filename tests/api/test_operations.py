@@ -111,6 +111,7 @@ async def test_limits_are_published(http: httpx.AsyncClient, settings: Settings)
 
 async def test_published_limits_are_those_that_hold(settings: Settings, ada: Client) -> None:
     others = {"upload_grace_seconds": 3.5, "upload_min_bytes_per_second": 77, "upload_max_pixels": 123}
+    others |= {"upload_max_bytes": 5000, "upload_expiry_seconds": 61, "media_unposted_seconds": 3601}
     async with running_api(changed(settings, others)) as url, httpx.AsyncClient(base_url=url) as client:
         published = (await client.get("/v1/limits")).json()
     assert {name: published[name] for name in others} == others

@@ -32,6 +32,7 @@ async def get_limits(res: Res) -> schemas.Limits:
         upload_part_bytes=PART_BYTES,
         upload_expiry_seconds=settings.upload_expiry_seconds,
         upload_max_open=settings.upload_max_open,
+        media_unposted_seconds=settings.media_unposted_seconds,
         photo_types=[format_.content_type for format_ in Format],
         photos_per_post=schemas.PHOTOS_PER_POST,
         tags_per_post=entities.TAGS_PER_TEXT,

@@ -1019,6 +1019,8 @@ class Limits(_Response):
     """A resumable upload that is not completed within this time is dropped."""
     upload_max_open: int = Field(examples=[50])
     """How many resumable uploads you may have open."""
+    media_unposted_seconds: int = Field(examples=[86_400])
+    """A photo that is not posted within this time is deleted."""
     photo_types: list[str] = Field(examples=[["image/jpeg", "image/heif"]])
     photos_per_post: int = Field(examples=[10])
     tags_per_post: int = Field(examples=[30])
