@@ -109,6 +109,16 @@ async def test_limits_are_published(http: httpx.AsyncClient, settings: Settings)
     ]
 
 
+async def test_photos_that_cannot_be_decoded_are_not_among_those_that_are_taken(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pillow_heif")
+    types = (await http.get("/v1/limits")).json()["photo_types"]
+    assert "image/heif" in types
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
+    assert (await http.get("/v1/limits")).json()["photo_types"] == [kind for kind in types if kind != "image/heif"]
+
+
 async def test_published_limits_are_those_that_hold(settings: Settings, ada: Client) -> None:
     others = {"upload_grace_seconds": 3.5, "upload_min_bytes_per_second": 77, "upload_max_pixels": 123}
     others |= {"upload_max_bytes": 5000, "upload_expiry_seconds": 61, "media_unposted_seconds": 3601}

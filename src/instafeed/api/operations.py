@@ -10,7 +10,7 @@ from instafeed import entities, scheduled, tags
 from instafeed.api import limits, schemas, strict_json, text
 from instafeed.api.dependencies import MAX_LIMIT, Res
 from instafeed.checks import Watch, check_all
-from instafeed.imaging.sniff import Format
+from instafeed.imaging.process import formats
 from instafeed.storage.blobs import PART_BYTES
 
 router = APIRouter(tags=["operations"])
@@ -33,7 +33,7 @@ async def get_limits(res: Res) -> schemas.Limits:
         upload_expiry_seconds=settings.upload_expiry_seconds,
         upload_max_open=settings.upload_max_open,
         media_unposted_seconds=settings.media_unposted_seconds,
-        photo_types=[format_.content_type for format_ in Format],
+        photo_types=[kind.content_type for kind in formats()],
         photos_per_post=schemas.PHOTOS_PER_POST,
         tags_per_post=entities.TAGS_PER_TEXT,
         tag_max_characters=entities.TAG_CHARACTERS,

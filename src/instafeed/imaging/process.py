@@ -14,9 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from instafeed.imaging.refusals import Reason, Refused
+from instafeed.imaging.sniff import Format
 from instafeed.models import Camera
 
-__all__ = ["Decoder", "DecoderFailed", "Encodings", "Limits", "Reason", "Refused", "Rendered", "RenderedFile"]
+__all__ = [
+    "Decoder",
+    "DecoderFailed",
+    "Encodings",
+    "Limits",
+    "Reason",
+    "Refused",
+    "Rendered",
+    "RenderedFile",
+    "formats",
+]
 
 _MIB = 1 << 20
 _ANSWER_BYTES = 16 * 1024
@@ -199,6 +210,11 @@ class Decoder:
             ours.close()
             raise
         return ours
+
+
+def formats() -> list[Format]:
+    """The kinds of photo that can be decoded: HEIF's decoder may be missing."""
+    return [kind for kind in Format if kind is not Format.HEIF or importlib.util.find_spec("pillow_heif")]
 
 
 @functools.cache
