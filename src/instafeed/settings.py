@@ -178,6 +178,8 @@ class Settings(BaseModel):
     """An upload that is slower, after its grace, is refused."""
     upload_grace_seconds: float = Field(default=10, gt=0)
     """What a slow client may be late, in seconds."""
+    upload_silence_seconds: float = Field(default=60, gt=0)
+    """For how many seconds a client may send nothing, however much it sent before."""
     upload_parts_in_memory: int = Field(default=16, ge=1)
     """How many 5 MiB parts one process holds at once, for uploads without a Content-Length."""
     upload_expiry_seconds: int = Field(default=86_400, ge=60, le=7 * 86_400)

@@ -103,6 +103,7 @@ async def test_limits_are_published(http: httpx.AsyncClient, settings: Settings)
     assert body["upload_max_pixels"] == settings.upload_max_pixels
     assert body["upload_min_bytes_per_second"] == settings.upload_min_bytes_per_second
     assert body["upload_grace_seconds"] == settings.upload_grace_seconds
+    assert body["upload_silence_seconds"] == settings.upload_silence_seconds
     assert {"image/jpeg", "image/png", "image/webp"} <= set(body["photo_types"])
     assert body["rate_limits"] == [
         {"name": policy.name, "quota": policy.quota, "seconds": policy.seconds} for policy in limits.ALL

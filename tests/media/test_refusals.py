@@ -186,6 +186,15 @@ async def test_a_client_slower_than_the_least_rate_is_refused_and_its_connection
     assert (answer.status, answer.json["type"]) == (408, "/problems/upload-too-slow")
 
 
+async def test_a_client_that_was_quick_and_falls_silent_is_refused(settings: Settings, author: Client) -> None:
+    strict = settings.model_copy(update={"upload_silence_seconds": 0.2})
+    async with running_api(strict) as url, wire(url) as connection:
+        await connection.post("/v1/media", author.headers | {"Content-Length": "2000000"})
+        await connection.send(large_jpeg(1_000_000))
+        answer = await connection.answer(seconds=5)
+    assert (answer.status, answer.json["type"]) == (408, "/problems/upload-too-slow")
+
+
 async def test_a_client_at_the_least_rate_is_waited_for(hurried: Client) -> None:
     data = large_jpeg(120_000)
     async with wired(hurried) as connection:

@@ -69,10 +69,13 @@ async def sent_bytes(request: Request) -> AsyncIterator[bytes]:
     while True:
         began = clock()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(min(patience, settings.upload_silence_seconds)):
                 piece = await anext(stream, b"")
         except TimeoutError:
-            raise UploadTooSlow(f"Send at least {settings.upload_min_bytes_per_second} bytes a second.") from None
+            raise UploadTooSlow(
+                f"Send at least {settings.upload_min_bytes_per_second} bytes a second, and something every"
+                f" {settings.upload_silence_seconds:g} seconds."
+            ) from None
         except ClientDisconnect:
             raise MediaIncomplete("The upload broke off.") from None
         patience += len(piece) / settings.upload_min_bytes_per_second - (clock() - began)

@@ -29,6 +29,7 @@ async def get_limits(res: Res) -> schemas.Limits:
         upload_max_pixels=settings.upload_max_pixels,
         upload_min_bytes_per_second=settings.upload_min_bytes_per_second,
         upload_grace_seconds=settings.upload_grace_seconds,
+        upload_silence_seconds=settings.upload_silence_seconds,
         upload_part_bytes=PART_BYTES,
         upload_expiry_seconds=settings.upload_expiry_seconds,
         upload_max_open=settings.upload_max_open,

@@ -1013,6 +1013,8 @@ class Limits(_Response):
     """An upload that is slower for longer than its grace is refused."""
     upload_grace_seconds: float = Field(examples=[10])
     """How long a sender may be late, all in all."""
+    upload_silence_seconds: float = Field(examples=[60])
+    """How long a sender may send nothing, however much it sent before."""
     upload_part_bytes: int = Field(examples=[5_242_880])
     """Of each part of a resumable upload but the last."""
     upload_expiry_seconds: int = Field(examples=[86_400])
