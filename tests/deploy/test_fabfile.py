@@ -30,7 +30,7 @@ from tests.deploy.hosts import SshHost, make_key, missing
 from tests.deploy.running import free_ports, write_nginx
 from tests.processes import environ_of
 
-DEPLOYS = int(os.environ.get("DEPLOYS", "3"))
+DEPLOYS = int(os.environ.get("DEPLOYS", "1"))
 """By hand more: `DEPLOYS=20 PAUSE=0.05 pytest -s tests/deploy/test_fabfile.py`."""
 PAUSE = float(os.environ.get("PAUSE", "0.2"))
 """Between two requests of each of those who make the load."""
