@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from instafeed import tasks
-from instafeed.errors import InstafeedError
+from instafeed.errors import InstafeedError, Unavailable
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import migrations
@@ -30,8 +30,13 @@ class Check:
 
 async def check_all(res: Resources) -> list[Check]:
     """Ask every part at once; takes 2.5 s at most."""
-    parts = {"database": _database(res), "redis": _redis(res), "queue": res.queue.ping(), "photos": res.blobs.ping()}
-    return list(await asyncio.gather(*(_check(name, answer) for name, answer in parts.items())))
+    parts: dict[str, Callable[[], Awaitable[None]]] = {
+        "database": partial(_database, res),
+        "redis": partial(_redis, res),
+        "queue": res.queue.ping,
+        "photos": res.blobs.ping,
+    }
+    return list(await asyncio.gather(*(_check(name, ask) for name, ask in parts.items())))
 
 
 async def check(settings: Settings) -> list[Check]:
@@ -45,10 +50,13 @@ async def waits(res: Resources) -> dict[str, float]:
     return {queue: age for queue, age in (await res.queue.ages()).items() if queue not in _PATIENT}
 
 
-async def _check(name: str, answer: Awaitable[Any]) -> Check:
+async def _check(name: str, ask: Callable[[], Awaitable[None]]) -> Check:
     try:
         async with asyncio.timeout(_SECONDS):
-            await answer
+            try:
+                await ask()
+            except Unavailable:
+                await ask()  # once more: it may have been our own process that was slow
     except InstafeedError as error:
         cause = type(error.__cause__).__name__ if error.__cause__ else ""
         return Check(name, ready=False, detail=f"{error.detail} ({cause})" if cause else error.detail)
