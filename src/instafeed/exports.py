@@ -232,17 +232,19 @@ async def _photos(res: Resources, export: Export) -> AsyncGenerator[tuple[str, P
             done += 1
             with scratch_folder() as folder:
                 path = folder / "photo"
-                for key, content_type in _places(media):
-                    if await res.blobs.fetch(key, path):
+                for key, content_type, sha256 in _places(media):
+                    came = await res.blobs.fetch(key, path)
+                    if came is not None and sha256 in {None, came}:
                         yield f"photos/{media.id}.{_ENDINGS.get(content_type, 'bin')}", path, done, max(total, done)
                         break
 
 
-def _places(media: Media) -> Iterator[tuple[str, str]]:
-    yield original_key(media.object_key), media.content_type or ""
+def _places(media: Media) -> Iterator[tuple[str, str, bytes | None]]:
+    """Where a photo may be found, of which type, and with which SHA-256 if that is known; the best first."""
+    yield original_key(media.object_key), media.content_type or "", media.sha256
     jpegs = [rendition for rendition in media.renditions if rendition.content_type == "image/jpeg"]
     if jpegs:
-        yield max(jpegs, key=lambda rendition: rendition.width * rendition.height).key, "image/jpeg"
+        yield max(jpegs, key=lambda rendition: rendition.width * rendition.height).key, "image/jpeg", None
 
 
 async def _pages_of_media(res: Resources, account_id: int) -> AsyncIterator[list[Media]]:

@@ -105,6 +105,24 @@ async def test_it_holds_what_is_kept_of_its_owner(alone: World, phone: httpx.Asy
     problem(await phone.get(f"/v1/me/exports/{asked['id']}", headers=there.fan.headers), 404, "not-found")
 
 
+async def test_it_holds_nothing_that_took_an_originals_place(
+    alone: World, phone: httpx.AsyncClient, stored: Traces
+) -> None:
+    one = await Client.sign_up(phone)
+    photo = await one.upload(jpeg())
+    await finish(alone)
+    [key] = await alone.sql("select object_key from media where id = $1", int(photo["id"]))
+
+    async def others() -> AsyncIterator[bytes]:
+        yield b"an error"
+
+    await alone.res.blobs.put(original_key(key), others(), size=8, content_type="image/jpeg")
+    asked = await export(one)
+    await finish(alone)
+    archive = await exported(one, asked["id"])
+    assert archive.read(f"photos/{photo['id']}.jpg")[:3] == b"\xff\xd8\xff"
+
+
 async def test_who_leaves_leaves_no_copy(alone: World, phone: httpx.AsyncClient, stored: Traces) -> None:
     one = await Client.sign_up(phone)
     await export(one)
