@@ -10,7 +10,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
@@ -61,6 +61,12 @@ class Content:
     head: bytes
     size: int
     sha256: bytes
+
+
+@cache
+def _session() -> aioboto3.Session:
+    """One for the whole process: each reads S3's description anew, which takes 0.1 s."""
+    return aioboto3.Session()
 
 
 def new_object_key() -> str:
@@ -243,7 +249,7 @@ class Blobs:
             )
         )
         self._s3 = await self._stack.enter_async_context(
-            aioboto3.Session().client(
+            _session().client(
                 "s3",
                 endpoint_url=settings.s3_endpoint,
                 region_name=settings.s3_region,
