@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import secrets
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,10 +15,16 @@ from tests.photos import jpeg
 
 PASSWORD = "correct horse battery staple"
 _numbers = itertools.count()
+_NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 T = TypeVar("T")
 
 NO_RELATION = dict.fromkeys(("following", "requested", "followed_by", "blocking", "muting", "notify"), False)
 """How strangers stand to each other."""
+
+
+def http_client(**options: Any) -> httpx.AsyncClient:
+    """A client that trusts no certificates: to read all that httpx would trust takes 20 ms, in each of thousands of tests."""
+    return httpx.AsyncClient(**({"verify": _NO_CERTIFICATES} | options))
 
 
 async def eventually(probe: Callable[[], Awaitable[T]], *, seconds: float = 30) -> T:

@@ -18,17 +18,21 @@ import httpx
 import pytest
 import uvicorn
 
+from instafeed import passwords
 from instafeed.api.app import create_app
 from instafeed.api.server import configure
 from instafeed.dev.embedded import EmbeddedServers, Endpoints
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import migrations
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.redis import redis_client
 from tests.workers import running_workers
 
 _SERVERS = "TEST_SERVERS_OF_INSTAFEED"
+# Thousands of accounts sign up. Processes of their own hash passwords as production does.
+COST_OF_PASSWORDS = {"_PASSES": passwords._PASSES, "_MEMORY_KIB": passwords._MEMORY_KIB}
+passwords._PASSES, passwords._MEMORY_KIB = 1, 8
 TEMPLATE = "instafeed_template"
 
 
@@ -189,7 +193,7 @@ async def workers(settings: Settings) -> AsyncIterator[None]:
 @pytest.fixture(scope="session")
 async def http(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API, without a log-in."""
-    async with httpx.AsyncClient(base_url=base_url, timeout=30) as client:
+    async with http_client(base_url=base_url, timeout=30) as client:
         yield client
 
 

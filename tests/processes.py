@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from instafeed.dev.process import Child
 from instafeed.settings import PREFIX, Settings
-from tests.client import eventually
+from tests.client import eventually, http_client
 
 MIB = 1 << 20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -98,7 +98,7 @@ async def running_api_process(settings: Settings, *command: str, log: Path | Non
         port = free.getsockname()[1]
     api_url = f"http://127.0.0.1:{port}"
     started = _running(settings, "serve", "--port", str(port), command=command or ("-m", "instafeed"), log=log)
-    async with started as child, httpx.AsyncClient() as http:
+    async with started as child, http_client() as http:
 
         async def answers() -> bool:
             assert child.running, "it ended at once"

@@ -2,10 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 
-import httpx
 import pytest
 
-from tests.client import Client
+from tests.client import Client, http_client
 
 pytestmark = pytest.mark.usefixtures("workers")
 SignUp = Callable[..., Awaitable[Client]]
@@ -20,7 +19,7 @@ async def test_a_posted_photo_reaches_the_followers_feed(sign_up: SignUp) -> Non
     assert await stranger.feed() == []
     [seen] = (await follower.call("GET", "/v1/feed"))["items"]
     assert seen["caption"] == "hello"
-    async with httpx.AsyncClient() as phone:
+    async with http_client() as phone:
         for rendition in seen["media"][0]["renditions"]:
             answer = await phone.get(rendition["url"])
             assert answer.status_code == 200

@@ -7,7 +7,7 @@ import pytest
 
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.conftest import running_api
 
 
@@ -26,7 +26,7 @@ async def bob(http: httpx.AsyncClient) -> Client:
 @pytest.fixture
 async def fresh_http(fresh_settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an API of the test's own, on empty servers and without workers."""
-    async with running_api(fresh_settings) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with running_api(fresh_settings) as url, http_client(base_url=url, timeout=30) as client:
         yield client
 
 

@@ -16,7 +16,7 @@ from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import original_key, rendition_prefix
 from instafeed.storage.outbox import Entry, Kind
 from tests.api.answers import invalid, problem
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.photos import jpeg, jpeg_of_a_camera
 
 SignUp = Callable[..., Awaitable[Client]]
@@ -50,7 +50,7 @@ async def is_gone(client: Client, res: Resources, media_id: str, key: str, url: 
     problem(await client.http.get(f"/v1/media/{media_id}", headers=client.headers), 404, "not-found")
 
     async def probe() -> bool:
-        async with httpx.AsyncClient() as anybody:
+        async with http_client() as anybody:
             seen = (await anybody.get(url)).status_code == 200
         return not seen and not await _is_there(res, key)
 
@@ -58,7 +58,7 @@ async def is_gone(client: Client, res: Resources, media_id: str, key: str, url: 
 
 
 async def _is_there(res: Resources, key: str) -> bool:
-    async with httpx.AsyncClient() as anybody:
+    async with http_client() as anybody:
         return (await anybody.get(res.blobs.url(original_key(key)))).status_code == 200
 
 
@@ -84,7 +84,7 @@ async def test_an_account_is_shown_with_its_photo_everywhere_at_once(sign_up: Si
     assert {item["name"] for item in answer.json()["avatar"]} == {"640", "320", "150"}
     small = (await fan.call("GET", f"/v1/posts/{post}"))["author"]["avatar"]
     assert {(item["name"], item["width"], item["height"]) for item in small} == {("150", 150, 150)}
-    async with httpx.AsyncClient() as anybody:
+    async with http_client() as anybody:
         data = (await anybody.get(small[0]["url"])).content
     assert Image.open(io.BytesIO(data)).size == (150, 150)
     await one.call("DELETE", "/v1/me/avatar", 204)
@@ -96,7 +96,7 @@ async def test_an_avatar_tells_nothing_that_a_camera_wrote(sign_up: SignUp) -> N
     photo = await one.upload(jpeg_of_a_camera(), params={"camera_facts": "true"})
     await one.ready(photo["id"])
     shown = (await put(one, photo["id"])).json()["avatar"]
-    async with httpx.AsyncClient() as anybody:
+    async with http_client() as anybody:
         files = [(await anybody.get(rendition["url"])).content for rendition in shown]
     assert len(files) > 1
     assert not [

@@ -15,7 +15,7 @@ from instafeed.settings import Settings
 from tests.api.answers import anonymous, invalid, problem
 from tests.api.test_rate_limits import limited, refused
 from tests.api.test_sessions import everything_in_postgres, everything_in_redis
-from tests.client import PASSWORD, Client
+from tests.client import PASSWORD, Client, http_client
 from tests.conftest import running_api
 from tests.mail import CONFIRM, EMAIL_CHANGED, Mailbox, token_in
 
@@ -281,7 +281,7 @@ async def test_the_token_of_a_mail_is_kept_nowhere(
 
 
 async def test_mails_to_one_address_are_limited_whoever_causes_them(settings: Settings) -> None:
-    async with running_api(limited(settings)) as url, httpx.AsyncClient(base_url=url, timeout=30) as gate:
+    async with running_api(limited(settings)) as url, http_client(base_url=url, timeout=30) as gate:
         address = f"m{secrets.token_hex(8)}@example.org"
         clients = [await Client.sign_up(gate, email=address) for _ in range(limits.EMAIL.quota)]
         refused(await give(clients[0], address), limits.EMAIL)

@@ -22,7 +22,7 @@ from instafeed.storage.connection import Node
 from instafeed.storage.database import Connection, Database
 from tests.api.answers import anonymous, exchange, problem, request
 from tests.api.test_rate_limits import limited
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.conftest import serving
 from tests.redis import redis_client
 
@@ -42,7 +42,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 async def server(settings: Settings) -> AsyncIterator[Server]:
-    async with serving(limited(settings)) as (url, running), httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with serving(limited(settings)) as (url, running), http_client(base_url=url, timeout=30) as http:
         hub = cast("EventHub", running.config.loaded_app.state.hub)
         yield Server(url, http, hub._res)
 

@@ -9,7 +9,7 @@ import pytest
 
 from instafeed.settings import Settings
 from tests.api.answers import exchange, problem, request, send_on
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.conftest import running_api
 
 OPEN = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
@@ -150,7 +150,7 @@ async def test_a_refusal_comes_before_the_body_is_sent(base_url: str, expects: s
 async def choosy(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """An API that serves two hosts."""
     named = settings.model_copy(update={"allowed_hosts": ("api.example.org", "127.0.0.1")})
-    async with running_api(named) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running_api(named) as url, http_client(base_url=url) as client:
         yield client
 
 

@@ -17,7 +17,7 @@ from instafeed.models import Reason, Report, SubjectKind
 from instafeed.resources import Resources
 from instafeed.settings import Settings
 from tests.api.answers import anonymous, invalid, is_now, problem
-from tests.client import PASSWORD, Client, eventually
+from tests.client import PASSWORD, Client, eventually, http_client
 
 SignUp = Callable[..., Awaitable[Client]]
 Json = dict[str, Any]
@@ -407,7 +407,7 @@ async def test_a_removed_post_is_on_no_surface(admin: Client, sign_up: SignUp, d
     assert await cases(admin, post["id"]) == []
 
     async def photos_gone() -> bool:
-        async with httpx.AsyncClient() as anybody:
+        async with http_client() as anybody:
             answers = [await anybody.get(rendition["url"]) for rendition in post["media"][0]["renditions"]]
         return all(answer.status_code == 404 for answer in answers)
 

@@ -20,7 +20,7 @@ from instafeed.api.app import create_app
 from instafeed.dev.process import Child
 from instafeed.settings import Settings
 from tests.api.answers import JSON
-from tests.client import PASSWORD, Client, eventually
+from tests.client import PASSWORD, Client, eventually, http_client
 from tests.conftest import running_api
 from tests.processes import environ_of
 
@@ -39,7 +39,7 @@ def changed(settings: Settings, changes: Mapping[str, object]) -> Settings:
 
 
 async def readiness(settings: Settings, changes: Mapping[str, object]) -> tuple[int, dict[str, bool]]:
-    async with running_api(changed(settings, changes)) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running_api(changed(settings, changes)) as url, http_client(base_url=url) as client:
         assert (await client.get("/livez")).json() == {"alive": True}
         answer = await client.get("/readyz")
     body = answer.json()
@@ -81,7 +81,7 @@ async def test_a_part_that_answers_what_it_should_not_is_not_ready(
 
 async def test_a_process_that_is_not_ready_says_so_to_clients(settings: Settings, ada: Client) -> None:
     broken = changed(settings, AWAY["database"] | AWAY["redis"])
-    async with running_api(broken) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running_api(broken) as url, http_client(base_url=url) as client:
         for method, path in (
             ("GET", "/v1/me"),
             ("GET", "/v1/feed"),
@@ -123,7 +123,7 @@ async def test_photos_that_cannot_be_decoded_are_not_among_those_that_are_taken(
 async def test_published_limits_are_those_that_hold(settings: Settings, ada: Client) -> None:
     others = {"upload_grace_seconds": 3.5, "upload_min_bytes_per_second": 77, "upload_max_pixels": 123}
     others |= {"upload_max_bytes": 5000, "upload_expiry_seconds": 61, "media_unposted_seconds": 3601}
-    async with running_api(changed(settings, others)) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running_api(changed(settings, others)) as url, http_client(base_url=url) as client:
         published = (await client.get("/v1/limits")).json()
     assert {name: published[name] for name in others} == others
     photos, caption, alt_text = (
@@ -198,7 +198,7 @@ async def test_a_served_process_logs_every_request_once_and_no_secret(settings: 
         command = [sys.executable, "-m", "instafeed", "serve", "--port", port]
         child = await Child.start(command, environ=environ, output=output)
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            async with http_client(base_url=f"http://127.0.0.1:{port}") as http:
 
                 async def answers() -> bool:
                     assert child.running
@@ -253,7 +253,7 @@ async def test_another_secret_key_ends_cursors_and_no_session(
     path = f"/v1/accounts/{ada.id}/following"
     page = await ada.call("GET", path, params={"limit": 1})
     rotated = changed(settings, {"secret_key": secrets.token_hex(32)})
-    async with running_api(rotated) as url, httpx.AsyncClient(base_url=url, headers=ada.headers) as client:
+    async with running_api(rotated) as url, http_client(base_url=url, headers=ada.headers) as client:
         assert (await client.get("/v1/me")).status_code == 200
         old = await client.get(path, params={"cursor": page["next_cursor"]})
         assert (old.status_code, old.json()["errors"][0]["pointer"]) == (422, "cursor")

@@ -16,7 +16,7 @@ from tests.api.test_emails import addresses, confirm, give
 from tests.api.test_passwords import NEW, change, fits
 from tests.api.test_rate_limits import an_address, from_, limited, refused
 from tests.api.test_sessions import is_in, log_in
-from tests.client import PASSWORD, Client
+from tests.client import PASSWORD, Client, http_client
 from tests.conftest import running_api
 from tests.mail import CONFIRM, PASSWORD_CHANGED, RESET, Mailbox
 
@@ -203,7 +203,7 @@ async def test_asking_is_limited_by_name_and_by_address_of_whoever_asks(
     settings: Settings, reader: tuple[Client, Mailbox]
 ) -> None:
     one, _ = reader
-    async with running_api(limited(settings)) as url, httpx.AsyncClient(base_url=url, timeout=30) as gate:
+    async with running_api(limited(settings)) as url, http_client(base_url=url, timeout=30) as gate:
 
         async def ask_from(address: str, name: str) -> httpx.Response:
             return await gate.post("/v1/password-resets", json={"name": name}, headers=from_(address))

@@ -20,7 +20,7 @@ from instafeed.storage import rate_limiter
 from instafeed.storage.rate_limiter import Policy, RateLimiter, Verdict
 from instafeed.storage.redis import RedisServer
 from tests.api.answers import anonymous, problem
-from tests.client import PASSWORD, Client, eventually
+from tests.client import PASSWORD, Client, eventually, http_client
 from tests.conftest import running_api
 from tests.redis import redis_client
 
@@ -41,7 +41,7 @@ async def check(limiter: RateLimiter, policy: Policy, client: str) -> Verdict:
 @pytest.fixture(scope="module")
 async def gate(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """An API with limits, behind a proxy that it trusts."""
-    async with running_api(limited(settings)) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running_api(limited(settings)) as url, http_client(base_url=url) as client:
         yield client
 
 
@@ -233,7 +233,7 @@ async def test_without_a_trusted_proxy_nobody_speaks_for_others(
     monkeypatch.setattr(limits, "SIGN_UP", Policy(f"sign_up_{secrets.token_hex(4)}", 1, 3600))
     async with (
         running_api(limited(settings, trusted_proxies=proxies)) as url,
-        httpx.AsyncClient(base_url=url) as client,
+        http_client(base_url=url) as client,
     ):
         assert (await sign_up(client, from_(an_address()))).status_code == 201
         for spoofed in (from_(an_address()), {}, {"Forwarded": "for=192.0.2.1", "X-Real-IP": "192.0.2.1"}):
@@ -243,7 +243,7 @@ async def test_without_a_trusted_proxy_nobody_speaks_for_others(
 async def test_without_redis_each_process_still_counts(settings: Settings) -> None:
     async with (
         running_api(limited(settings, redis_url=AWAY)) as url,
-        httpx.AsyncClient(base_url=url) as client,
+        http_client(base_url=url) as client,
     ):
         answers = [await log_in(client, "somebody", "a wrong guess", an_address()) for _ in range(11)]
     assert [answer.status_code for answer in answers] == [401] * 10 + [429]

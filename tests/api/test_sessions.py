@@ -10,13 +10,14 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from instafeed import passwords
 from instafeed.ids import shard_of
 from instafeed.passwords import Passwords
 from instafeed.resources import Resources
 from instafeed.settings import Settings
 from tests.api.answers import ID, anonymous, invalid, is_now, problem
-from tests.client import PASSWORD, Client
-from tests.conftest import running_api
+from tests.client import PASSWORD, Client, http_client
+from tests.conftest import COST_OF_PASSWORDS, running_api
 from tests.redis import redis_client
 
 SignUp = Callable[..., Awaitable[Client]]
@@ -103,25 +104,40 @@ async def test_log_ins_that_make_no_sense_are_refused(
     invalid(await http.post("/v1/sessions", json=body), pointer)
 
 
-async def test_unknown_names_take_as_long_as_known_ones(ada: Client) -> None:
-    async def seconds(name: str) -> float:
-        began = time.perf_counter()
-        answer = await ada.http.post("/v1/sessions", json={"username": name, "password": "a wrong password"})
-        assert answer.status_code == 401
-        return time.perf_counter() - began
+@pytest.fixture
+def _passwords_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are hashed as in production."""
+    for name, value in COST_OF_PASSWORDS.items():
+        monkeypatch.setattr(passwords, name, value)
 
-    known, unknown = [], []
-    for _ in range(8):
-        known.append(await seconds(ada.account["username"]))
-        unknown.append(await seconds("nobody.has.this.name"))
+
+@pytest.mark.usefixtures("_passwords_cost")
+async def test_passwords_are_hashed_as_owasp_advises() -> None:
+    assert (await Passwords().hash(PASSWORD)).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+@pytest.mark.usefixtures("_passwords_cost")
+async def test_unknown_names_take_as_long_as_known_ones(settings: Settings) -> None:
+    async with running_api(settings) as url, http_client(base_url=url) as http:
+        ada = await Client.sign_up(http)
+
+        async def seconds(name: str) -> float:
+            began = time.perf_counter()
+            answer = await http.post("/v1/sessions", json={"username": name, "password": "a wrong password"})
+            assert answer.status_code == 401
+            return time.perf_counter() - began
+
+        known, unknown = [], []
+        for _ in range(8):
+            known.append(await seconds(ada.account["username"]))
+            unknown.append(await seconds("nobody.has.this.name"))
     # At their quickest, when nothing else goes on. Without a hash it would be a tenth.
     assert 0.5 < min(unknown) / min(known) < 2
 
 
 async def test_a_password_of_nobody_is_never_right() -> None:
-    passwords = Passwords()
-    assert not await passwords.verify("nobody has this password", None)
-    assert not await passwords.verify(PASSWORD, "not a hash")
+    assert not await Passwords().verify("nobody has this password", None)
+    assert not await Passwords().verify(PASSWORD, "not a hash")
 
 
 @pytest.mark.parametrize(
@@ -323,7 +339,7 @@ async def test_with_redis_gone_sessions_go_on_and_can_be_ended(settings: Setting
     phone = await sign_up()
     tablet = await log_in(phone)
     gone = settings.model_copy(update={"redis_url": type(settings.redis_url)(AWAY)})
-    async with running_api(gone) as url, httpx.AsyncClient(base_url=url) as without_redis:
+    async with running_api(gone) as url, http_client(base_url=url) as without_redis:
         on_phone, on_tablet = (Client(without_redis, phone.account, one.token) for one in (phone, tablet))
         laptop = await log_in(on_phone)
         assert [await is_in(one) for one in (on_phone, on_tablet, laptop)] == [True] * 3

@@ -4,7 +4,6 @@ import asyncio
 import time
 from xml.etree import ElementTree
 
-import httpx
 import pytest
 
 from instafeed import checks
@@ -13,13 +12,14 @@ from instafeed.resources import Resources
 from instafeed.settings import Settings
 from instafeed.storage import queue
 from tests.api.test_operations import AWAY, changed
+from tests.client import http_client
 from tests.conftest import running_api
 from tests.redis import queue_client
 
 
 async def _status(url: str) -> tuple[int, str]:
     """Status and word of `/status`; Pingdom is seen to be told the same, and nobody anything else."""
-    async with httpx.AsyncClient(base_url=url) as client:
+    async with http_client(base_url=url) as client:
         answer, pingdom = await client.get("/status"), await client.get("/status.xml")
     body = answer.json()
     assert body.keys() == {"status", "seconds"}

@@ -6,13 +6,11 @@ import signal
 import socket
 from contextlib import AsyncExitStack
 
-import httpx
-
 from instafeed.api.app import create_app
 from instafeed.api.server import Server
 from instafeed.settings import Settings
 from tests.api.answers import request
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.photos import jpeg
 from tests.processes import running_api_process
 
@@ -21,7 +19,7 @@ LAST = "connection: close"
 
 async def test_what_has_begun_is_finished_and_nothing_new_begins(settings: Settings) -> None:
     photo = jpeg()
-    async with running_api_process(settings) as api, httpx.AsyncClient(base_url=api.url, timeout=20) as http:
+    async with running_api_process(settings) as api, http_client(base_url=api.url, timeout=20) as http:
         client = await Client.sign_up(http)
         port = int(api.url.rpartition(":")[2])
         idle, uploading = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
@@ -71,7 +69,7 @@ async def test_who_is_connected_but_not_taken_in_is_answered_too(settings: Setti
 
 async def test_streams_that_end_together_do_not_come_back_together(settings: Settings) -> None:
     async with running_api_process(settings) as api, AsyncExitStack() as stack:
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=api.url, timeout=20))
+        http = await stack.enter_async_context(http_client(base_url=api.url, timeout=20))
         client = await Client.sign_up(http)
         streams = [
             await stack.enter_async_context(http.stream("GET", "/v1/feed/events", headers=client.headers))

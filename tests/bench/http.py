@@ -19,7 +19,7 @@ import httpx
 
 from instafeed.dev.process import Child
 from tests.bench.common import progress
-from tests.client import eventually
+from tests.client import eventually, http_client
 from tests.processes import Api
 
 CONNECTIONS = 16
@@ -144,7 +144,7 @@ async def pages(url: str, tokens: Sequence[str], *, limit: int = 30) -> bytes:
 
 async def sql_so_far(api: Api) -> int:
     """How often the process has taken a connection to PostgreSQL."""
-    async with httpx.AsyncClient() as http:
+    async with http_client() as http:
         text = (await http.get(f"{api.url}/metrics")).text
     found = re.search(r"^instafeed_database_pool_wait_seconds_count (\S+)$", text, re.MULTILINE)
     return int(float(found[1])) if found else 0
@@ -174,7 +174,7 @@ async def program(url: str, command: Sequence[str], environ: dict[str, str]) -> 
     """A server of any kind, once it answers."""
     child = await Child.start(list(command), environ=environ)
     try:
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
 
             async def answers() -> bool:
                 assert child.running, "it ended at once"

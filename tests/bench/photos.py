@@ -21,14 +21,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-import httpx
 from PIL import Image, ImageChops
 
 from instafeed.imaging import render
 from instafeed.imaging.process import Decoder, Encodings, Limits
 from instafeed.resources import Resources, open_resources
 from tests.bench.common import Options, Row, fresh_servers, milliseconds, progress, run_alone
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.photos import jpeg
 from tests.processes import running_api_process, running_worker
 
@@ -149,7 +148,7 @@ async def _until_ready(photo: Path, options: Options) -> list[Row]:
         fresh_servers() as settings,
         running_api_process(settings) as api,
         running_worker(settings, "media"),
-        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+        http_client(base_url=api.url, timeout=30) as http,
     ):
         author = await Client.sign_up(http)
         took = []
@@ -171,7 +170,7 @@ async def _burst(options: Options) -> list[Row]:
         fresh_servers() as settings,
         open_resources(settings) as res,
         running_api_process(settings) as api,
-        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+        http_client(base_url=api.url, timeout=30) as http,
     ):
         author, other = await Client.sign_up(http), await Client.sign_up(http)
         async with running_worker(settings):

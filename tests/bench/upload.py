@@ -14,14 +14,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import botocore.session
-import httpx
 
 from instafeed import cli
 from instafeed.settings import Settings
 from instafeed.storage.blobs import Blobs
 from instafeed.storage.s3_signing import Signer
 from tests.bench.common import Options, Row, fresh_servers, progress, run_alone
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.photos import large_jpeg
 from tests.processes import MIB, Api, running_api_process
 
@@ -87,7 +86,7 @@ async def _uploads(settings: Settings, options: Options) -> list[Row]:
         running_api_process(settings) as chunked,
         running_api_process(settings, "-m", "tests.bench.upload", "--dropping") as dropping,
     ):
-        async with httpx.AsyncClient(base_url=sized.url) as http:
+        async with http_client(base_url=sized.url) as http:
             author = await Client.sign_up(http)
         straight = Way(into_s3(settings))
         dropped, streamed = through(dropping, author), through(sized, author)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from instafeed.dev.embedded import Endpoints
+from tests.client import http_client
 from tests.deploy.running import Machine, program
 
 
@@ -69,5 +70,5 @@ async def nginx(machine: Machine) -> AsyncIterator[Machine]:
 async def phone(nginx: Machine) -> AsyncIterator[httpx.AsyncClient]:
     """A client that knows nginx only."""
     headers = {"Host": "api.example.org"}
-    async with httpx.AsyncClient(base_url=nginx.url("nginx"), headers=headers, timeout=30) as http:
+    async with http_client(base_url=nginx.url("nginx"), headers=headers, timeout=30) as http:
         yield http

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from instafeed.dev.process import Child
-from tests.client import eventually
+from tests.client import eventually, http_client
 from tests.deploy.compose import COMPOSE, DEPLOY, ROOT
 
 HOST = "127.0.0.1"
@@ -175,7 +175,7 @@ class Machine:
     async def answers(self, service: str, path: str, *, url: str = "") -> None:
         """Wait until the service answers."""
         said = "nothing"
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
 
             async def probe() -> bool:
                 nonlocal said

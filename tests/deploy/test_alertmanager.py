@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from instafeed.dev.process import Child
-from tests.client import eventually
+from tests.client import eventually, http_client
 from tests.deploy.compose import DEPLOY
 from tests.deploy.running import HOST, free_ports, program
 from tests.deploy.test_alerts import alerts
@@ -79,7 +79,7 @@ async def alertmanager(pagerduty: PagerDuty, tmp_path: Path) -> AsyncIterator[ht
     with (tmp_path / "log").open("wb") as output:
         child = await Child.start(command, environ={}, output=output, folder=tmp_path)
         try:
-            async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}") as http:
+            async with http_client(base_url=f"http://{HOST}:{port}") as http:
 
                 async def ready() -> bool:
                     assert child.running, (tmp_path / "log").read_text()

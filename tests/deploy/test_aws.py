@@ -30,7 +30,7 @@ from instafeed.settings import MIB, PREFIX, Settings
 from instafeed.storage.blobs import original_key
 from instafeed.storage.push import mobile
 from instafeed.storage.queue import QUEUES
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
 from tests.deploy import aws
 from tests.deploy.running import HOST, free_ports, nginx_command, program
@@ -303,7 +303,7 @@ async def test_each_service_may_do_in_the_bucket_what_it_does_and_nothing_else(
             back.failing(_recorder(by_workers), losing_the_answer),
             running_workers(behind_workers),
             running_api(behind_api) as url,
-            httpx.AsyncClient(base_url=url, timeout=60) as http,
+            http_client(base_url=url, timeout=60) as http,
             open_resources(behind_workers) as res,
         ):
             await _live(http, res)
@@ -368,7 +368,7 @@ async def _live(http: httpx.AsyncClient, res: Resources) -> None:
     async def exported() -> str:
         return (await client.call("GET", f"/v1/me/exports/{asked['id']}"))["url"] or ""
 
-    async with httpx.AsyncClient() as anybody:
+    async with http_client() as anybody:
         assert (await anybody.get(await eventually(exported, seconds=60))).is_success
     await client.call("DELETE", f"/v1/posts/{post['id']}", 204)
 
@@ -425,7 +425,7 @@ async def test_nginx_of_a_task_tells_the_balancer_whether_the_api_is_alive(base_
     with (tmp_path / "log").open("ab") as log:
         child = await Child.start(nginx_command(tmp_path / "nginx.conf"), environ={}, output=log)
     try:
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
 
             async def alive() -> bool:
                 assert child.running, (tmp_path / "log").read_text()

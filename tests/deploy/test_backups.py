@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -17,7 +16,7 @@ from instafeed.dev.programs import as_ordinary_user, nobody, postgres_program
 from instafeed.dev.servers import Postgres
 from instafeed.settings import Settings
 from instafeed.storage import migrations
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
 from tests.deploy.compose import DEPLOY
 from tests.deploy.running import HOST, free_ports
@@ -124,7 +123,7 @@ async def test_a_second_of_the_past_is_restored(fresh_settings: Settings, tmp_pa
         forgotten.mkdir()
         os.utime(forgotten, (0, 0))
         settings = fresh_settings.model_copy(update={"database_url": SecretStr(server.url)})
-        async with running_api(settings) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
+        async with running_api(settings) as url, http_client(base_url=url, timeout=60) as http:
             one, other = await Client.sign_up(http), await Client.sign_up(http)
             logs = set((backup / "wal").iterdir())
             copy = Path((await _run(server, scripts / "backup", backup, "14")).strip())

@@ -23,7 +23,7 @@ import pytest
 from instafeed.dev.embedded import Endpoints
 from instafeed.settings import PREFIX
 from instafeed.storage.queue import QUEUES
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.conftest import make_settings
 from tests.deploy.compose import DEPLOY, ROOT
 from tests.deploy.hosts import SshHost, make_key, missing
@@ -151,7 +151,7 @@ class Fleet:
 
     async def versions(self) -> list[str]:
         """The release that each host's API says it is."""
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             documents = [
                 (await http.get(f"http://{host.address}:{self.api_port}/openapi.json")).json() for host in self.hosts
             ]
@@ -318,7 +318,7 @@ async def test_releases_come_and_go_under_load_without_a_failed_request(fleet: F
     assert await fleet.versions() == ["1.0.0", "1.0.0"]
     await fleet.keep_up()
     began = time.monotonic()
-    async with httpx.AsyncClient(base_url=fleet.url, headers={"Host": "api.example.org"}, timeout=60) as http:
+    async with http_client(base_url=fleet.url, headers={"Host": "api.example.org"}, timeout=60) as http:
         load = Load(http)
         async with load.running() as reader:
             for number in range(1, DEPLOYS + 1):

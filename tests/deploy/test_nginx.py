@@ -23,7 +23,7 @@ from instafeed.api.problems import KINDS
 from instafeed.dev.process import Child
 from instafeed.settings import MIB
 from instafeed.storage.s3_signing import Signer
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.deploy.compose import COMPOSE, DEPLOY
 from tests.deploy.running import HOST, Machine, free_ports, nginx_command, program, write_nginx
 from tests.photos import jpeg, large_jpeg
@@ -47,7 +47,7 @@ def nginx_version() -> tuple[int, ...]:
 
 async def _counted(machine: Machine, name: str) -> float:
     """The sum of a counter of the APIs."""
-    async with httpx.AsyncClient() as http:
+    async with http_client() as http:
         texts = [(await http.get(f"{machine.url(name)}/metrics")).text for name in ("api-1", "api-2")]
     return sum(float(n) for text in texts for n in re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE))
 
@@ -88,7 +88,7 @@ async def test_a_post_goes_all_the_way_to_a_follower_and_back(nginx: Machine, ph
     post = await author.post("through nginx")
     await follower.sees(post["id"], seconds=30)
     [seen] = (await follower.call("GET", "/v1/feed"))["items"]
-    async with httpx.AsyncClient() as anywhere:
+    async with http_client() as anywhere:
         for rendition in seen["media"][0]["renditions"]:
             assert rendition["url"].startswith(f"{nginx.url('photos')}/instafeed/renditions/")
             answer = await anywhere.get(rendition["url"], headers={"Origin": "https://web.example.org"})
@@ -267,13 +267,13 @@ class TestPhotos:
 
     async def _put(self, nginx: Machine, key: str) -> None:
         url = self._signed(nginx, key, host=f"{HOST}:{nginx.ports['seaweedfs']}", method="PUT")
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             assert (await http.put(url, content=jpeg())).status_code == 200
 
     async def test_a_signed_rendition_is_given_and_nothing_else(self, nginx: Machine) -> None:
         for key in ("renditions/a/1080.jpg", "originals/a"):
             await self._put(nginx, key)
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             url = self._signed(nginx, "renditions/a/1080.jpg")
             assert (await http.get(url)).content == jpeg()
             assert (await http.get(url, headers={"X-Forwarded-Host": "elsewhere", "Cookie": "a=b"})).content == jpeg()
@@ -295,7 +295,7 @@ class TestPhotos:
         await self._put(nginx, "renditions/b/1080.jpg")
         url = self._signed(nginx, "renditions/b/1080.jpg", host="photos.example.org")
         path = url.removeprefix("http://photos.example.org")
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             answer = await http.get(nginx.url("nginx") + path, headers={"Host": "photos.example.org"})
             assert answer.content == jpeg()
             assert (await http.get(nginx.url("nginx") + path, headers={"Host": API_HOST})).status_code == 404
@@ -303,7 +303,7 @@ class TestPhotos:
     async def test_a_photo_is_fetched_once_and_its_url_is_the_key(self, nginx: Machine) -> None:
         await self._put(nginx, "renditions/c/1080.jpg")
         url = self._signed(nginx, "renditions/c/1080.jpg")
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             answers = [await http.get(url, headers={"Origin": f"https://{name}.example.org"}) for name in "abc"]
             assert [answer.content for answer in answers] == [jpeg()] * 3
             for spoilt in (url.partition("?")[0], url[:-1] + ("0" if url[-1] != "0" else "1")):
@@ -318,7 +318,7 @@ class TestPhotos:
         assert [line["cache"] for line in lines[:3]] == ["MISS", "HIT", "HIT"]
 
     async def test_no_signature_is_in_the_log(self, nginx: Machine) -> None:
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             await http.get(self._signed(nginx, "renditions/none/1080.jpg"))
 
         async def logged() -> bool:
@@ -531,7 +531,7 @@ async def test_processes_may_be_replaced_without_a_pause(tmp_path: Path) -> None
     with (tmp_path / "log").open("ab") as log:
         child = await Child.start(nginx_command(conf), environ={}, output=log)
     try:
-        async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}") as http:
+        async with http_client(base_url=f"http://{HOST}:{port}") as http:
 
             async def answers() -> bool:
                 with contextlib.suppress(httpx.ConnectError):
@@ -590,7 +590,7 @@ async def test_tls_may_end_in_nginx(echo: tuple[Echo, str], tmp_path: Path) -> N
 
 async def test_a_flood_of_log_ins_is_held_off(echo: tuple[Echo, str]) -> None:
     upstream, url = echo
-    async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with http_client(base_url=url, timeout=30) as http:
         answers = await asyncio.gather(*(http.post("/v1/%73essions") for _ in range(150)))
         refused = [answer for answer in answers if answer.status_code == 429]
         assert 0 < len(refused) < 130
@@ -635,7 +635,7 @@ async def test_slow_clients_are_cut_off_and_harm_nobody(echo: tuple[Echo, str]) 
     slow_headers = b"GET / HTTP/1.1\r\nHost: x\r\nX: "
     slow_body = b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n{"
     slow_read = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
-    async with asyncio.TaskGroup() as slow, httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with asyncio.TaskGroup() as slow, http_client(base_url=url, timeout=30) as http:
         cut: list[asyncio.Task[Any]] = [slow.create_task(_send_slowly(port, slow_headers)) for _ in range(100)]
         cut += [slow.create_task(_read_slowly(port, slow_read)) for _ in range(10)]
         bodies = [slow.create_task(_send_slowly(port, slow_body)) for _ in range(230)]
@@ -681,7 +681,7 @@ async def test_a_line_of_the_log_is_json_whatever_was_asked_for(echo: tuple[Echo
 
 async def test_the_api_learns_who_asks_for_what(echo: tuple[Echo, str]) -> None:
     upstream, url = echo
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with http_client(base_url=url) as http:
         spoofed = {"X-Forwarded-For": "6.6.6.6", "Host": "api.example.org:8443", "X-Request-Id": "mine-1234"}
         await http.get("/v1/posts/a%2Fb?cursor=%20x", headers=spoofed)
         await http.get("/", headers={"X-Request-Id": "no good id!"})
@@ -701,14 +701,14 @@ async def test_the_api_learns_who_asks_for_what(echo: tuple[Echo, str]) -> None:
 @pytest.mark.parametrize("echo", [f"set_real_ip_from {HOST};\n"], indirect=True)
 async def test_a_balancer_in_front_is_believed_when_it_is_named(echo: tuple[Echo, str]) -> None:
     upstream, url = echo
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with http_client(base_url=url) as http:
         await http.get("/", headers={"X-Forwarded-For": "6.6.6.6, 203.0.113.7"})
     assert re.findall(r"(?im)^x-forwarded-for: *(.*)\r$", upstream.requests[0]) == ["203.0.113.7"]
 
 
 async def test_nothing_behind_it_is_a_problem_that_passes(echo: tuple[Echo, str], tmp_path: Path) -> None:
     _, url = echo
-    async with httpx.AsyncClient(base_url=url, headers={"Host": "photos.example.org"}) as http:
+    async with http_client(base_url=url, headers={"Host": "photos.example.org"}) as http:
         answer = await http.get("/instafeed/renditions/a.jpg?X-Amz-Signature=secret")
     assert _problem(answer)["type"] == "/problems/unavailable"
     assert answer.headers["retry-after"] == "2"
@@ -717,7 +717,7 @@ async def test_nothing_behind_it_is_a_problem_that_passes(echo: tuple[Echo, str]
 
 async def test_what_is_no_request_is_refused_in_the_same_words(echo: tuple[Echo, str]) -> None:
     upstream, url = echo
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with http_client(base_url=url) as http:
         assert _problem(await http.get("/", headers={"X-Large": "x" * 20_000}))["status"] == 431
         assert _problem(await http.get("/" + "x" * 20_000))["status"] == 400
     for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01 a TLS hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):

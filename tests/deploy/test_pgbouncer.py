@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -20,7 +19,7 @@ from instafeed.dev.process import Child
 from instafeed.resources import open_resources
 from instafeed.settings import Settings
 from instafeed.storage.database import Connection
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
 from tests.deploy.compose import DEPLOY
 from tests.deploy.running import HOST, free_ports, program
@@ -156,7 +155,7 @@ async def test_a_post_goes_its_whole_way(fresh_settings: Settings) -> None:
         _pooled(fresh_settings) as pooled,
         running_workers(pooled),
         running_api(pooled) as url,
-        httpx.AsyncClient(base_url=url, timeout=60) as http,
+        http_client(base_url=url, timeout=60) as http,
     ):
         author, *followers = await asyncio.gather(*(Client.sign_up(http) for _ in range(6)))
         await asyncio.gather(*(follower.follow(author) for follower in followers))

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
-from tests.client import eventually
+from tests.client import eventually, http_client
 from tests.deploy.compose import COMPOSE, DEPLOY
 from tests.deploy.running import Machine, free_ports, packaged, program
 from tests.deploy.test_alerts import charts
@@ -26,7 +25,7 @@ async def test_setting_up_twice_changes_nothing(machine: Machine) -> None:
 
 
 async def test_every_part_answers(machine: Machine) -> None:
-    async with httpx.AsyncClient() as http:
+    async with http_client() as http:
         for name in ("api-1", "api-2"):
             answer = (await http.get(f"{machine.url(name)}/readyz")).json()
             assert all(part["ready"] for part in answer["parts"]), answer
@@ -101,7 +100,7 @@ def test_the_configuration_of_prometheus_is_valid() -> None:
 async def test_prometheus_reads_everybodys_metrics(machine: Machine) -> None:
     if program("prometheus") is None:
         pytest.skip("prometheus is not installed")
-    async with machine.running("prometheus"), httpx.AsyncClient(base_url=machine.url("prometheus")) as http:
+    async with machine.running("prometheus"), http_client(base_url=machine.url("prometheus")) as http:
         await machine.answers("prometheus", "/-/ready")
         if shutil.which("wget"):
             assert (await machine.run("prometheus", machine.health("prometheus")))[0] == 0

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from instafeed.settings import Settings
 from instafeed.version import VERSION
-from tests.client import PASSWORD, Client, eventually
+from tests.client import PASSWORD, Client, eventually, http_client
 from tests.mail import CONFIRM, RESET, Mailbox
 from tests.photos import jpeg
 from tests.processes import environ_of, running_api_process, running_worker
@@ -85,7 +85,7 @@ async def test_a_post_is_followed_through_the_logs_by_its_id(told: Settings, tmp
     in_chunks = told.model_copy(update={"fan_out_chunk": 1})
     async with (
         running_api_process(told, log=api_log) as api,
-        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+        http_client(base_url=api.url, timeout=30) as http,
     ):
         author, friend, other = [await Client.sign_up(http) for _ in range(3)]
         await friend.call("PUT", f"/v1/accounts/{author.id}/follow", json={"notify": True})
@@ -163,7 +163,7 @@ class Story:
         upload = await author.call("POST", "/v1/media/uploads", 201, json=about)
         [part] = upload["parts"]
         self.planted |= secret_of(part["url"])
-        async with httpx.AsyncClient() as anybody:
+        async with http_client() as anybody:
             assert (await anybody.put(part["url"], content=photo)).is_success
         await author.call("POST", f"/v1/media/uploads/{upload['id']}/complete", 201)
         await author.ready(upload["id"])
@@ -202,7 +202,7 @@ async def test_neither_logs_nor_sentry_have_what_people_sent(told: Settings, tmp
         async with (
             running_api_process(settings, log=api_log) as api,
             running_worker(settings, log=worker_log),
-            httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+            http_client(base_url=api.url, timeout=30) as http,
         ):
             story = Story(http, Mailbox(settings, f"{secrets.token_hex(8)}@example.org"))
             author = await story.goes_well()

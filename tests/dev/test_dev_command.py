@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 
-from tests.client import eventually
+from tests.client import eventually, http_client
 from tests.mail import token_in
 
 Processes = Callable[[int], set[int]]
@@ -94,13 +93,13 @@ async def refusal(data: Path, *options: str | Path, port: int | None = None) -> 
 
 async def sign_up(dev: Dev, username: str) -> dict[str, Any]:
     body = {"username": username, "password": "correct horse battery"}
-    async with httpx.AsyncClient(base_url=dev.url) as client:
+    async with http_client(base_url=dev.url) as client:
         return dict((await client.post("/v1/accounts", json=body)).raise_for_status().json())
 
 
 async def a_mail_lands(dev: Dev, folder: Path) -> None:
     """Sign somebody up with an e-mail address, whose token can then be read."""
-    async with httpx.AsyncClient(base_url=dev.url, timeout=10) as client:
+    async with http_client(base_url=dev.url, timeout=10) as client:
         body = {"username": "bob", "password": "correct horse battery", "email": "bob@example.org"}
         assert (await client.post("/v1/accounts", json=body)).status_code == 201
 
@@ -119,7 +118,7 @@ async def test_it_starts_says_where_and_stops_without_a_trace(tmp_path: Path, pr
         assert f"Docs  {dev.url}/docs\n" in dev.output
         assert f"Data  {data} " in dev.output
         assert f"Mails {data / 'mails'}, " in dev.output
-        async with httpx.AsyncClient(base_url=dev.url) as client:
+        async with http_client(base_url=dev.url) as client:
             assert (await client.get("/readyz")).status_code == 200
             assert (await client.get("/docs")).status_code == 200
         account = await sign_up(dev, "ada")
@@ -133,7 +132,7 @@ async def test_it_starts_says_where_and_stops_without_a_trace(tmp_path: Path, pr
 
     async with running(data) as dev:  # its data are there, and who was logged in is
         await dev.read_until("Stop  Ctrl-C", seconds=30)
-        async with httpx.AsyncClient(base_url=dev.url) as client:
+        async with http_client(base_url=dev.url) as client:
             me = await client.get("/v1/me", headers={"Authorization": f"Bearer {account['token']}"})
             assert me.json()["username"] == "ada"
         dev.process.send_signal(signal.SIGINT)
@@ -153,7 +152,7 @@ async def test_kill_9_leaves_no_process_and_the_next_start_works(
     async with running(data, port=dev.port) as dev:
         await dev.read_until("Stop  Ctrl-C", seconds=30)
         assert gone(started, 5)
-        async with httpx.AsyncClient(base_url=dev.url) as client:
+        async with http_client(base_url=dev.url) as client:
             body = {"username": "ada", "password": "correct horse battery"}
             assert (await client.post("/v1/sessions", json=body)).status_code == 201
         assert await dev.end(signal.SIGTERM, seconds=20) == 0
@@ -233,7 +232,7 @@ async def test_the_demo_fills_a_feed_and_a_second_time_adds_nothing(tmp_path: Pa
     for _ in range(2):
         async with running(data, "--demo", "--demo-photos", photos) as dev:
             await dev.read_until("\nTOKEN=", seconds=90)
-            async with httpx.AsyncClient(base_url=dev.url) as client:
+            async with http_client(base_url=dev.url) as client:
                 body = {"username": "maya.okafor", "password": "instafeed-demo"}
                 token = (await client.post("/v1/sessions", json=body)).json()["token"]
                 feed = await client.get("/v1/feed?limit=100", headers={"Authorization": f"Bearer {token}"})

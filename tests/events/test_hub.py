@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-import httpx
 import pytest
 
 from instafeed import events, tasks, telemetry
@@ -17,7 +16,7 @@ from instafeed.resources import Resources
 from instafeed.storage import follows as follow_rows
 from instafeed.storage import posts as post_rows
 from instafeed.storage.database import Connection
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
 from tests.feeds.world import World, add_follows, add_posts, viewer
 
@@ -300,7 +299,7 @@ async def test_after_closing_streams_end_at_once(world: World, hub: EventHub) ->
 
 async def test_a_stream_begins_with_a_hint_and_is_kept_alive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "_KEEP_ALIVE_SECONDS", 0.05)
-    async with running_api(world.res.settings) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_api(world.res.settings) as url, http_client(base_url=url) as http:
         me = await Client.sign_up(http)
         async with http.stream("GET", "/v1/feed/events", headers=me.headers) as response:
             assert response.headers["x-accel-buffering"] == "no"
@@ -314,7 +313,7 @@ async def test_a_stream_begins_with_a_hint_and_is_kept_alive(world: World, monke
 
 
 async def test_what_breaks_off_while_a_stream_catches_up_ends_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with running_api(world.res.settings) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_api(world.res.settings) as url, http_client(base_url=url) as http:
         me = await Client.sign_up(http)
         await world.res.events.add(EventType.OTHER, author_id=0, post_id=0)
         beginning = await world.res.events.last_id()

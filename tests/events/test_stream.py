@@ -22,7 +22,7 @@ from instafeed.events import EventHub
 from instafeed.models import Event, EventType
 from instafeed.resources import Resources
 from instafeed.settings import Settings
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.conftest import serving
 from tests.processes import running_api_process
 from tests.redis import redis_client
@@ -197,7 +197,7 @@ async def test_a_stream_ends_within_a_second_of_its_log_out(sign_up: SignUp, pat
 async def test_a_hundred_streams_are_told_at_once(sign_up: SignUp, base_url: str) -> None:
     author = await sign_up()
     async with (
-        httpx.AsyncClient(base_url=base_url, timeout=30, limits=httpx.Limits(max_connections=120)) as http,
+        http_client(base_url=base_url, timeout=30, limits=httpx.Limits(max_connections=120)) as http,
         asyncio.TaskGroup() as group,
     ):
         client = Client(http, author.account, author.token)
@@ -220,7 +220,7 @@ async def test_a_hundred_streams_are_told_at_once(sign_up: SignUp, base_url: str
 async def test_open_streams_do_not_hold_a_shutdown_up(settings: Settings) -> None:
     async with (
         running_api_process(settings) as api,
-        httpx.AsyncClient(base_url=api.url, timeout=20) as http,
+        http_client(base_url=api.url, timeout=20) as http,
     ):
         someone = await Client.sign_up(http)
         async with listening(someone) as stream:
@@ -265,7 +265,7 @@ def streams_in_memory() -> int:
 
 
 async def test_a_client_that_vanishes_leaves_nothing_behind(settings: Settings) -> None:
-    async with serving(settings) as (url, server), httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with serving(settings) as (url, server), http_client(base_url=url, timeout=30) as http:
         someone = await Client.sign_up(http)
         hub = cast("EventHub", server.config.loaded_app.state.hub)
         tasks, others = len(asyncio.all_tasks()), streams_in_memory()
@@ -298,7 +298,7 @@ async def test_a_client_that_does_not_read_holds_a_bounded_backlog(
     text = events_api._text
     monkeypatch.setattr(events_api, "_text", lambda item: body if isinstance(item, Event) else text(item))
     monkeypatch.setattr(events, "_BACKLOG", 5)
-    async with serving(settings) as (url, server), httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with serving(settings) as (url, server), http_client(base_url=url, timeout=30) as http:
         someone = await Client.sign_up(http)
         hub = cast("EventHub", server.config.loaded_app.state.hub)
         async with raw_stream(someone, url) as connection:

@@ -5,14 +5,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import httpx
 import pytest
 from redis.asyncio import Redis
 
 from instafeed.dev.embedded import EmbeddedServers
 from instafeed.dev.process import Child
 from instafeed.settings import Settings
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.faults.test_redis import agree
 from tests.feeds.world import World
 from tests.processes import running_api_process, running_worker
@@ -63,7 +62,7 @@ async def test_with_a_bad_redis_feeds_are_read_and_posts_taken_and_delivered_lat
     async with (
         running_worker(fault_settings),
         running_api_process(fault_settings) as api,
-        httpx.AsyncClient(base_url=api.url, timeout=20) as http,
+        http_client(base_url=api.url, timeout=20) as http,
     ):
         author, reader = await Client.sign_up(http), await Client.sign_up(http)
         await reader.follow(author)

@@ -12,7 +12,7 @@ import pytest
 from instafeed.dev.embedded import EmbeddedServers
 from instafeed.settings import Settings
 from tests.api.answers import problem
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.faults.test_bad_redis import hung, read_only
 from tests.feeds.world import World
 from tests.processes import running_api_process, running_worker
@@ -63,7 +63,7 @@ async def circle(world: World, fault_settings: Settings) -> AsyncIterator[Circle
     async with (
         running_worker(fault_settings),
         running_api_process(fault_settings) as api,
-        httpx.AsyncClient(base_url=api.url, timeout=20) as http,
+        http_client(base_url=api.url, timeout=20) as http,
     ):
         author, reader = await Client.sign_up(http), await Client.sign_up(http)
         await reader.follow(author)

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import httpx
 import pytest
 
 from instafeed import media, posts
@@ -12,7 +11,7 @@ from instafeed.resources import Resources, open_resources
 from instafeed.storage import blobs
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import perform
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.conftest import _database, _redis_number, make_settings, running_api
 from tests.faults.test_uploads import REFUSALS
 from tests.media import s3_proxy
@@ -57,7 +56,7 @@ async def worker(quiet: Resources, proxy: S3Proxy) -> AsyncIterator[Resources]:
 @pytest.fixture(scope="module")
 async def poster(quiet: Resources) -> AsyncIterator[Client]:
     """Somebody with photos."""
-    async with running_api(quiet.settings) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with running_api(quiet.settings) as url, http_client(base_url=url, timeout=30) as http:
         yield await Client.sign_up(http)
 
 
@@ -101,7 +100,7 @@ async def test_a_photo_is_made_ready_when_s3_is_back(
     assert (seen["published_at"], [item["status"] for item in seen["media"]]) == (None, ["processing"])
     await perform(worker, entry.id, Kind.RENDER, media.render)
     [photo] = (await poster.published(post["id"]))["media"]
-    async with httpx.AsyncClient() as phone:
+    async with http_client() as phone:
         for rendition in photo["renditions"]:
             assert len((await phone.get(rendition["url"])).content) == rendition["bytes"]
 

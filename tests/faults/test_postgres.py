@@ -1,10 +1,8 @@
 """PostgreSQL restarted at once, in mid work."""
 
-import httpx
-
 from instafeed.dev.embedded import EmbeddedServers
 from instafeed.settings import Settings
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.faults.test_redis import agree
 from tests.faults.test_workers import done, holders, progress, with_followers
 from tests.feeds.world import World
@@ -35,7 +33,7 @@ async def test_the_api_says_that_the_database_is_away_and_goes_on_when_it_is_bac
     async with (
         running_worker(fault_settings),
         running_api_process(fault_settings) as api,
-        httpx.AsyncClient(base_url=api.url, timeout=20) as http,
+        http_client(base_url=api.url, timeout=20) as http,
     ):
         author, reader = await Client.sign_up(http), await Client.sign_up(http)
         await reader.follow(author)

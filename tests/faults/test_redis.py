@@ -5,11 +5,9 @@ import shutil
 import time
 from pathlib import Path
 
-import httpx
-
 from instafeed.dev.embedded import EmbeddedServers
 from instafeed.settings import Settings
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.feeds.world import World
 from tests.processes import running_api_process, running_worker
 from tests.redis import redis_client
@@ -54,7 +52,7 @@ async def test_with_redis_away_feeds_are_read_and_posts_taken_and_delivered_late
     async with (
         running_worker(fault_settings),
         running_api_process(fault_settings) as api,
-        httpx.AsyncClient(base_url=api.url, timeout=20) as http,
+        http_client(base_url=api.url, timeout=20) as http,
     ):
         author, reader = await Client.sign_up(http), await Client.sign_up(http)
         await reader.follow(author)
@@ -123,7 +121,7 @@ async def test_a_revoked_session_stays_revoked_when_redis_comes_back_without_kno
     async with (
         running_worker(fault_settings),
         running_api_process(fault_settings) as api,
-        httpx.AsyncClient(base_url=api.url, timeout=20) as http,
+        http_client(base_url=api.url, timeout=20) as http,
     ):
         someone = await Client.sign_up(http)
         await someone.call("GET", "/v1/me")

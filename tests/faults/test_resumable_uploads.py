@@ -16,7 +16,7 @@ from instafeed.settings import Settings
 from instafeed.storage import blobs
 from instafeed.storage.blobs import PART_BYTES, original_key
 from instafeed.storage.database import Connection, Database
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
 from tests.faults.test_uploads import LARGE, REFUSALS, SMALL, pieces
 from tests.media import s3_proxy
@@ -50,7 +50,7 @@ async def http_behind(settings: Settings, proxy: S3Proxy) -> AsyncIterator[httpx
     """A client of an API whose S3 fails to order."""
     async with (
         running_api(settings.model_copy(update={"s3_endpoint": proxy.url})) as url,
-        httpx.AsyncClient(base_url=url, timeout=30) as http,
+        http_client(base_url=url, timeout=30) as http,
     ):
         yield http
 
@@ -204,7 +204,7 @@ async def test_a_process_that_is_killed_between_s3_and_the_commit_is_gone_on_fro
     async with (
         running_api_process(settings.model_copy(update={"s3_endpoint": proxy.url})) as api,
         proxy.failing(s3_proxy.complete, held),
-        httpx.AsyncClient(base_url=api.url, timeout=60) as http,
+        http_client(base_url=api.url, timeout=60) as http,
     ):
         path = f"/v1/media/uploads/{upload['id']}/complete"
         lost = asyncio.create_task(http.post(path, headers=author.headers))
@@ -230,7 +230,7 @@ async def test_a_process_that_is_killed_while_it_begins_leaves_what_the_sweep_fi
     async with (
         running_api_process(settings.model_copy(update={"s3_endpoint": proxy.url})) as api,
         proxy.failing(s3_proxy.create, held),
-        httpx.AsyncClient(base_url=api.url, timeout=60) as http,
+        http_client(base_url=api.url, timeout=60) as http,
     ):
         lost = asyncio.create_task(http.post("/v1/media/uploads", json=announced(LARGE), headers=author.headers))
         await asyncio.wait_for(reached.wait(), 30)

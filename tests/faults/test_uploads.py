@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
@@ -22,7 +21,7 @@ from instafeed.storage import blobs
 from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import PART_BYTES
 from instafeed.storage.database import Connection, Database
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
 from tests.media import s3_proxy
 from tests.media.s3_proxy import Fault, S3Proxy, Which, answering, answering_early, running_s3_proxy
@@ -60,7 +59,7 @@ async def author(settings: Settings, proxy: S3Proxy) -> AsyncIterator[Client]:
     """Somebody at an API whose S3 fails to order."""
     async with (
         running_api(settings.model_copy(update={"s3_endpoint": proxy.url})) as url,
-        httpx.AsyncClient(base_url=url, timeout=30) as http,
+        http_client(base_url=url, timeout=30) as http,
     ):
         yield await Client.sign_up(http)
 
@@ -305,7 +304,7 @@ async def test_s3_that_is_away_is_answered_with_503(
     settings: Settings, author: Client, traces: Traces, res: Resources
 ) -> None:
     away = settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})
-    async with traces.none(author), running_api(away) as url, httpx.AsyncClient(base_url=url) as http:
+    async with traces.none(author), running_api(away) as url, http_client(base_url=url) as http:
         for body in (SMALL, pieces(LARGE)):
             answer = await http.post("/v1/media", content=body, headers=author.headers)
             assert answer.status_code == 503
@@ -341,7 +340,7 @@ async def test_without_room_for_a_part_there_is_a_503_soon_and_room_again_later(
 ) -> None:
     monkeypatch.setattr(blobs, "_ROOM_SECONDS", 0.1)
     narrow = settings.model_copy(update={"upload_parts_in_memory": 1})
-    async with running_api(narrow) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_api(narrow) as url, http_client(base_url=url) as http:
         guest = Client(http, author.account, author.token)
         async with half_an_upload(url, author, traces, "without_length"):
             await guest.call("POST", "/v1/media", 503, content=pieces(SMALL))

@@ -12,7 +12,7 @@ from instafeed import accounts, feed_sources, feeds
 from instafeed.feeds import HomePage
 from instafeed.ids import MAX_ID
 from instafeed.storage.timelines import Window
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.conftest import running_api
 from tests.feeds.gates import Actor
 from tests.feeds.world import World, add_follows, add_posts, add_rows, render, viewer
@@ -262,7 +262,7 @@ async def test_a_sign_up_that_is_sent_again_leaves_the_feed_whole(world: World) 
 @pytest.fixture
 async def http(world: World) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an API in this world."""
-    async with running_api(world.res.settings) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with running_api(world.res.settings) as url, http_client(base_url=url, timeout=30) as client:
         yield client
 
 

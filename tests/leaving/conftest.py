@@ -7,6 +7,7 @@ import pytest
 
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
+from tests.client import http_client
 from tests.conftest import running_api
 from tests.feeds.conftest import gated, town, world
 from tests.feeds.world import World
@@ -27,7 +28,7 @@ async def alone(fresh_settings: Settings) -> AsyncIterator[World]:
 @pytest.fixture
 async def phone(alone: World) -> AsyncIterator[httpx.AsyncClient]:
     """A client of its API, without a log-in."""
-    async with running_api(alone.res.settings) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with running_api(alone.res.settings) as url, http_client(base_url=url, timeout=30) as client:
         yield client
 
 

@@ -16,7 +16,7 @@ from instafeed.storage import outbox
 from instafeed.storage.blobs import Blobs, original_key
 from instafeed.storage.outbox import Kind
 from tests.api.answers import problem
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.feeds.world import World
 from tests.leaving.test_leaving import Scene, finish, leave, scene
 from tests.media.traces import Traces
@@ -32,7 +32,7 @@ async def exported(client: Client, export_id: str) -> zipfile.ZipFile:
     """What is in a copy that is ready."""
     ready = await client.call("GET", f"/v1/me/exports/{export_id}")
     assert (ready["status"], ready["progress"]) == ("ready", 100)
-    async with httpx.AsyncClient() as anybody:
+    async with http_client() as anybody:
         answer = await anybody.get(ready["url"])
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/zip"

@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from instafeed.ids import shard_of
 from instafeed.resources import Resources
 from instafeed.settings import Settings
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.conftest import running_api
 from tests.media.test_receiving import stored
 from tests.media.traces import Traces
@@ -169,7 +168,7 @@ async def test_a_photo_over_the_limit_is_refused_and_leaves_nothing(
     settings: Settings, author: Client, traces: Traces
 ) -> None:
     narrow = settings.model_copy(update={"upload_max_bytes": 100_000})
-    async with running_api(narrow) as url, httpx.AsyncClient(base_url=url) as http, traces.none(author):
+    async with running_api(narrow) as url, http_client(base_url=url) as http, traces.none(author):
         guest = Client(http, author.account, author.token)
         await send(guest, photo(large_jpeg(100_001)) + END, 413)
         await send(guest, photo(large_jpeg(8_000_000)) + END, 413)

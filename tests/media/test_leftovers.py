@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
 from instafeed import leftovers, media, posts, sweep, telemetry, work
@@ -20,7 +19,7 @@ from instafeed.settings import Settings
 from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import PART_BYTES, new_object_key, original_key, rendition_prefix
 from instafeed.storage.outbox import Entry, Kind
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.conftest import running_api
 from tests.media.traces import Traces, tracing
 from tests.photos import jpeg
@@ -41,7 +40,7 @@ async def quiet(fresh_settings: Settings) -> AsyncIterator[Resources]:
 @pytest.fixture
 async def poster(quiet: Resources) -> AsyncIterator[Client]:
     """Somebody in it."""
-    async with running_api(quiet.settings) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with running_api(quiet.settings) as url, http_client(base_url=url, timeout=30) as http:
         yield await Client.sign_up(http)
 
 

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
 from instafeed.settings import Settings
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.media.wire import Answer, wire
 from tests.photos import large_jpeg
 from tests.processes import MIB, Api, running_api_process
@@ -29,7 +28,7 @@ async def api(fresh_settings: Settings) -> AsyncIterator[Api]:
 @pytest.fixture
 async def author(api: Api) -> Client:
     """Somebody with large photos."""
-    async with httpx.AsyncClient(base_url=api.url) as http:
+    async with http_client(base_url=api.url) as http:
         return await Client.sign_up(http)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from instafeed.api import server
 from instafeed.settings import MIB, Settings
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.conftest import running_api
 from tests.media.test_receiving import encoded, pieces
 from tests.media.traces import Traces
@@ -28,7 +28,7 @@ async def strict(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     narrow = settings.model_copy(
         update={"upload_max_bytes": MAX_BYTES, "upload_min_bytes_per_second": 100_000, "upload_grace_seconds": 0.2}
     )
-    async with running_api(narrow) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with running_api(narrow) as url, http_client(base_url=url, timeout=30) as http:
         yield http
 
 

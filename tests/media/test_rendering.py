@@ -28,7 +28,7 @@ from instafeed.storage.blobs import original_key, rendition_prefix
 from instafeed.storage.database import Connection
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import perform
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
 from tests.media.traces import Traces, tracing
 from tests.photos import REAL, jpeg, jpeg_of_a_camera, slow_jpeg
@@ -53,7 +53,7 @@ def real(folder: str, *patterns: str) -> list[Any]:
 
 async def downloaded(found: dict[str, Any]) -> dict[tuple[str, str], tuple[dict[str, Any], bytes, str]]:
     """The renditions by name and type: as described, as bytes, and the type that S3 says."""
-    async with httpx.AsyncClient() as phone:
+    async with http_client() as phone:
         answers = [(rendition, await phone.get(rendition["url"])) for rendition in found["renditions"]]
     assert all(answer.status_code == 200 for _, answer in answers)
     return {
@@ -170,7 +170,7 @@ async def test_the_colour_of_a_photo_is_told(author: Client) -> None:
 async def test_a_url_that_was_tampered_with_opens_nothing(author: Client) -> None:
     found = await author.ready((await author.upload())["id"])
     url = found["renditions"][0]["url"]
-    async with httpx.AsyncClient() as phone:
+    async with http_client() as phone:
         assert (await phone.get(url)).status_code == 200
         assert (await phone.get(url.partition("?")[0])).status_code == 403
         assert (await phone.get(url.replace("Expires=7200", "Expires=7201"))).status_code == 403
@@ -215,7 +215,7 @@ async def quiet(fresh_settings: Settings) -> AsyncIterator[Resources]:
 @pytest.fixture
 async def poster(quiet: Resources) -> AsyncIterator[Client]:
     """Somebody in it."""
-    async with running_api(quiet.settings) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with running_api(quiet.settings) as url, http_client(base_url=url, timeout=30) as http:
         yield await Client.sign_up(http)
 
 
@@ -432,7 +432,7 @@ async def test_avif_is_made_served_and_told_where_it_is_wished(fresh_settings: S
     async with (
         running_workers(settings),
         running_api(settings) as url,
-        httpx.AsyncClient(base_url=url, timeout=30) as http,
+        http_client(base_url=url, timeout=30) as http,
     ):
         poster = await Client.sign_up(http)
         renditions = await downloaded(await poster.ready((await poster.upload())["id"]))
@@ -451,7 +451,7 @@ async def test_sizes_are_as_set_and_what_is_shown_in_lists_follows(fresh_setting
     async with (
         running_workers(settings),
         running_api(settings) as url,
-        httpx.AsyncClient(base_url=url, timeout=30) as http,
+        http_client(base_url=url, timeout=30) as http,
     ):
         poster = await Client.sign_up(http)
         photo = await poster.ready((await poster.upload(jpeg(1200, 900)))["id"])

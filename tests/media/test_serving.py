@@ -3,7 +3,6 @@
 import time
 from types import SimpleNamespace
 
-import httpx
 import pytest
 
 from instafeed.models import Media
@@ -12,7 +11,7 @@ from instafeed.storage import blobs
 from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import original_key
 from instafeed.storage.s3_signing import Signer
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 
 pytestmark = pytest.mark.usefixtures("workers")
 
@@ -22,7 +21,7 @@ async def test_renditions_may_be_kept_for_ever_have_their_type_and_are_read_by_p
 ) -> None:
     photo = await author.ready((await author.upload())["id"])
     assert {rendition["content_type"] for rendition in photo["renditions"]} == {"image/jpeg", "image/webp"}
-    async with httpx.AsyncClient() as browser:
+    async with http_client() as browser:
         for rendition in photo["renditions"]:
             answer = await browser.get(rendition["url"], headers={"Origin": "https://web.example.org"})
             assert answer.status_code == 200
@@ -57,7 +56,7 @@ async def test_a_url_dies_when_its_time_is_over_or_its_post_is_deleted(author: C
     found = await row(res, photo["id"])
     # The same URL with a shorter life, which may be over before the first answer.
     short = signer.url("GET", settings.s3_prefix + found.renditions[0].key, at=time.time(), seconds=2)
-    async with httpx.AsyncClient() as phone:
+    async with http_client() as phone:
 
         async def answers(url: str, status: int) -> bool:
             return (await phone.get(url)).status_code == status
@@ -77,7 +76,7 @@ async def test_a_url_that_has_expired_opens_nothing(
     good = res.blobs.url(key)
     monkeypatch.setattr(blobs, "time", SimpleNamespace(time=lambda: time.time() - seconds - 1))
     expired = res.blobs.url(key)
-    async with httpx.AsyncClient() as phone:
+    async with http_client() as phone:
         assert (await phone.get(good)).status_code == 200
         answer = await phone.get(expired)
         assert answer.status_code == 403

@@ -14,7 +14,7 @@ from instafeed.ids import shard_of
 from instafeed.resources import Resources
 from instafeed.settings import MIB, Settings
 from instafeed.storage.blobs import PART_BYTES
-from tests.client import Client, eventually
+from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
 from tests.media.test_receiving import digest, pieces, stored
 from tests.media.traces import Traces
@@ -38,7 +38,7 @@ async def author(sign_up: SignUp) -> Client:
 @pytest.fixture
 async def phone() -> AsyncIterator[httpx.AsyncClient]:
     """Speaks to S3."""
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with http_client(timeout=30) as client:
         yield client
 
 
@@ -348,7 +348,7 @@ async def test_an_account_has_a_bounded_number_of_uploads_open(
     settings: Settings, author: Client, res: Resources
 ) -> None:
     narrow = settings.model_copy(update={"upload_max_open": 2})
-    async with running_api(narrow) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with running_api(narrow) as url, http_client(base_url=url, timeout=30) as http:
         assert (await http.get("/v1/limits")).json()["upload_max_open"] == 2
         answers = await asyncio.gather(
             *(http.post("/v1/media/uploads", json=announced(SMALL), headers=author.headers) for _ in range(6))

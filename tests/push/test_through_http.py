@@ -2,10 +2,8 @@
 
 import asyncio
 
-import httpx
-
 from instafeed.settings import Settings
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.conftest import running_api
 from tests.push.browser import PushService, check_sender
 from tests.workers import running_workers
@@ -16,7 +14,7 @@ KEY = "yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw"
 async def test_an_app_that_registered_is_pushed_to(fresh_settings: Settings, service: PushService) -> None:
     values = {"web_push_key": KEY, "web_push_anywhere": "on"}
     settings = Settings.model_validate(fresh_settings.model_dump() | values)
-    async with running_api(settings) as url, running_workers(settings), httpx.AsyncClient(base_url=url) as http:
+    async with running_api(settings) as url, running_workers(settings), http_client(base_url=url) as http:
         ada, bob = [await Client.sign_up(http) for _ in range(2)]
         browser, old = service.browser(), service.browser()
         # Two at the same time, of whom one has it then.

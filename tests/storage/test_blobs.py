@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 
 from instafeed import telemetry
@@ -17,6 +16,7 @@ from instafeed.resources import Resources
 from instafeed.settings import Settings
 from instafeed.storage import blobs
 from instafeed.storage.blobs import PART_BYTES, Blobs, began_at, new_object_key, original_key, rendition_prefix
+from tests.client import http_client
 from tests.media.traces import Traces, tracing
 
 
@@ -83,7 +83,7 @@ async def test_a_stored_file_is_fetched_as_it_was(res: Resources, tmp_path: Path
     await res.blobs.put_file("files/one", tmp_path / "in", content_type="image/webp")
     assert await res.blobs.fetch("files/one", tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == data
-    async with httpx.AsyncClient() as phone:
+    async with http_client() as phone:
         assert (await phone.get(res.blobs.url("files/one"))).headers["content-type"] == "image/webp"
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from arq.typing import WorkerCoroutine
 
 # Workers are woken by a bell. What has none (jobs that others handed back) is found after this time.
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.5
 _SLACK_SECONDS = 10
 _JOB_SECONDS = work.LONGEST_SECONDS + _SLACK_SECONDS
 _STOP_SECONDS = 3
