@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,6 +35,7 @@ _SERVERS = "TEST_SERVERS_OF_INSTAFEED"
 COST_OF_PASSWORDS = {"_PASSES": passwords._PASSES, "_MEMORY_KIB": passwords._MEMORY_KIB}
 passwords._PASSES, passwords._MEMORY_KIB = 1, 8
 TEMPLATE = "instafeed_template"
+_ROOM_BYTES = 2 << 30
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,10 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
     started: list[Endpoints] = []
     ready, stop = Event(), Event()
     folder = tempfile.TemporaryDirectory(prefix="instafeed-test-")
+    databases = tempfile.TemporaryDirectory(prefix="instafeed-test-", dir=_in_memory())
 
     async def run() -> None:
         async with EmbeddedServers(Path(folder.name), durable=False) as servers:
-            await _make_template(servers.endpoints.database_url)
+            owner = Path(folder.name, "postgres", "data").stat()
+            os.chown(databases.name, owner.st_uid, owner.st_gid)
+            await _make_template(servers.endpoints.database_url, Path(databases.name))
             started.append(servers.endpoints)
             ready.set()
             await asyncio.to_thread(stop.wait)
@@ -69,12 +74,21 @@ def pytest_configure(config: pytest.Config) -> None:
         thread.join()
         del os.environ[_SERVERS]
         folder.cleanup()
+        databases.cleanup()
 
     config.add_cleanup(clean_up)
 
 
-async def _make_template(url: str) -> None:
-    await _admin(url, f"create database {TEMPLATE}")
+def _in_memory() -> Path | None:
+    """Where a database that a test has for itself is there in 0.04 s instead of 0.8 s, if there is room."""
+    folder = Path("/dev/shm")  # noqa: S108 - a folder of our own is made there
+    return folder if folder.is_dir() and shutil.disk_usage(folder).free >= _ROOM_BYTES else None
+
+
+async def _make_template(url: str, place: Path) -> None:
+    """The database that others are copied from, and beside which they come to lie."""
+    await _admin(url, f"create tablespace tests location '{place}'")
+    await _admin(url, f"create database {TEMPLATE} tablespace tests")
     await migrations.migrate(url.rpartition("/")[0] + "/" + TEMPLATE)
 
 
