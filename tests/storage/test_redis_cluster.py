@@ -262,6 +262,13 @@ async def test_a_replica_that_takes_over_is_found(servers: list[Valkey], redis: 
     async with Redis(port=lost.port, password=lost.options["requirepass"]) as client:
         await client.wait(1, 1000)
     old = await redis.node(key)
+
+    async def follows() -> bool:
+        # One that has not heard all of its primary yet may not take over.
+        async with Redis(port=heir.port, password=heir.options["requirepass"]) as client:
+            return bool((await client.info("replication")).get("master_link_status") == "up")
+
+    await eventually(follows)
     await lost.kill()
 
     async def found() -> bool:
