@@ -8,7 +8,7 @@ differ. Every step may run twice, beside uploads, workers and other sweeps.
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -203,9 +203,7 @@ async def _uploads(run: Sweep, after: str) -> str | None:
     blobs = run.res.blobs
     listed, following = await blobs.page_of_uploads(original_key(""), after=after, limit=_PAGE)
     old = _by_object_key(_old(run, listed))
-    rows = await _rows(run, old)
-    stray = await _stray(run, (rendition_hash(object_key) for object_key in old if object_key not in rows))
-    gone = [upload.key for object_key, upload in old.items() if rendition_hash(object_key) in stray]
+    gone = await _without_row(run, old, await _rows(run, old))
     if not _is_doubtful(run, gone, len(old)):
         if not run.dry_run:
             for key in gone:
@@ -218,8 +216,7 @@ async def _originals(run: Sweep, after: str) -> str | None:
     listed, more = await run.res.blobs.page(original_key(""), after=after, limit=_PAGE)
     old = _by_object_key(_old(run, listed))
     rows = await _rows(run, old)
-    stray = await _stray(run, (rendition_hash(object_key) for object_key in old if object_key not in rows))
-    gone = [item.key for object_key, item in old.items() if rendition_hash(object_key) in stray]
+    gone = await _without_row(run, old, rows)
     await _delete_objects(run, gone, len(old))
     if (days := run.res.settings.originals_days) is not None:
         before = time.time() - days * _DAY_SECONDS
@@ -285,6 +282,12 @@ def _old(run: Sweep, listed: Iterable[Listed]) -> list[Listed]:
 async def _rows(run: Sweep, object_keys: Iterable[str]) -> dict[str, Stored]:
     async with run.res.db.acquire() as connection:
         return await stored.of_keys(connection, object_keys)
+
+
+async def _without_row(run: Sweep, old: Mapping[str, Listed], rows: Container[str]) -> list[str]:
+    """The keys of what is stored, by object key, of photos without a row that nobody is going to delete."""
+    stray = await _stray(run, (rendition_hash(object_key) for object_key in old if object_key not in rows))
+    return [item.key for object_key, item in old.items() if rendition_hash(object_key) in stray]
 
 
 async def _stray(run: Sweep, hashes: Iterable[str]) -> set[str]:
