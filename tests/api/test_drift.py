@@ -27,7 +27,8 @@ async def plant(res: Resources, one: Client, three: Client, four: Client, ids: l
         )
         await connection.execute("update counters set likes = likes + 5 where subject_id = $1", post_id)
         await connection.execute(
-            "insert into counters (shard, subject_id, slot, comments) select $1, id, 63, -1 from unnest($2::bigint[]) id",
+            "insert into counters as old (shard, subject_id, slot, comments) select $1, id, 63, -1"
+            " from unnest($2::bigint[]) id on conflict (shard, subject_id, slot) do update set comments = old.comments - 1",
             shard_of(me),
             [post_id, comment_id],
         )
