@@ -77,6 +77,7 @@ class Child:
             )
         except BaseException:
             process.kill()
+            await process.wait()
             raise
         return cls(process, guard)
 
