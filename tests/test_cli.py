@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -60,14 +61,15 @@ def test_the_version_is_the_packages() -> None:
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == version("instafeed")
 
 
-def test_check_says_that_every_server_answers(run: Run, settings: Settings) -> None:
-    done = run("check", environ=environ_of(settings))
+def test_check_says_that_every_server_answers(run: Run, settings: Settings, tmp_path: Path) -> None:
+    done = run("check", environ=environ_of(settings, mail_url=f"file://{tmp_path}/mails"))
     assert done.status == 0, done.output
     assert [line.split()[:2] for line in done.output.splitlines()] == [
         ["ok", "database"],
         ["ok", "redis"],
         ["ok", "queue"],
         ["ok", "photos"],
+        ["ok", "mail"],
     ]
 
 
@@ -123,6 +125,8 @@ def test_what_is_no_line_for_the_audit_log_is_refused(run: Run, settings: Settin
         ("photos", {"s3_endpoint": "http://127.0.0.1:1", "s3_secret_key": "hidden-word"}),
         ("photos", {"s3_secret_key": "hidden-word"}),
         ("photos", {"s3_bucket": "another"}),
+        ("mail", {"mail_url": "smtp://mailer:hidden-word@127.0.0.1:1"}),
+        ("mail", {"mail_url": "file:///dev/null/hidden-word"}),
     ],
 )
 def test_check_says_which_server_does_not_answer_and_no_secret(

@@ -13,6 +13,8 @@ from instafeed.settings import Settings
 from instafeed.storage import migrations
 
 _SECONDS = 2.5
+# Some let a stranger wait before they say who they are.
+_MAIL_SECONDS = 15
 LONGEST_WAIT_SECONDS = 300.0
 """Work that waits for us alone is late after so long."""
 # What depends on other people's servers, or is as long as an account is old.
@@ -40,9 +42,10 @@ async def check_all(res: Resources) -> list[Check]:
 
 
 async def check(settings: Settings) -> list[Check]:
-    """The same for a process that holds nothing yet."""
+    """The same for a process that holds nothing yet, and whether the mail server, if there is one, takes our log-in."""
     async with open_resources(settings) as res:
-        return await check_all(res)
+        parts, mail = await asyncio.gather(check_all(res), _mail(res))
+        return [*parts, *mail]
 
 
 async def waits(res: Resources) -> dict[str, float]:
@@ -50,9 +53,9 @@ async def waits(res: Resources) -> dict[str, float]:
     return {queue: age for queue, age in (await res.queue.ages()).items() if queue not in _PATIENT}
 
 
-async def _check(name: str, ask: Callable[[], Awaitable[None]]) -> Check:
+async def _check(name: str, ask: Callable[[], Awaitable[None]], *, seconds: float = _SECONDS) -> Check:
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(seconds):
             try:
                 await ask()
             except Unavailable:
@@ -63,6 +66,10 @@ async def _check(name: str, ask: Callable[[], Awaitable[None]]) -> Check:
     except Exception as error:
         return Check(name, ready=False, detail=f"does not answer ({type(error).__name__})")
     return Check(name, ready=True, detail="answers")
+
+
+async def _mail(res: Resources) -> list[Check]:
+    return [await _check("mail", res.mailer.ping, seconds=_MAIL_SECONDS)] if res.mailer else []
 
 
 async def _database(res: Resources) -> None:

@@ -105,6 +105,20 @@ async def test_starttls_goes_before_the_password(tls: ssl.SSLContext) -> None:
     assert server.encrypted == [True]
 
 
+@pytest.mark.usefixtures("_trusted")
+@pytest.mark.filterwarnings("ignore:Session.login_data is deprecated:DeprecationWarning")  # of the server's by itself
+async def test_a_log_in_is_tried_without_a_mail(tls: ssl.SSLContext) -> None:
+    options: dict[str, Any] = {"tls_context": tls, "auth_required": True, "authenticator": authenticator}
+    async with running_mail_server(**options) as server:
+        here = f"127.0.0.1:{server.port}"
+        await Mailer(f"smtp+starttls://mailer:{quote(PASSWORD, safe='')}@{here}", SENDER).ping()
+        with pytest.raises(Unavailable, match="log-in"):
+            await Mailer(f"smtp+starttls://mailer:wrong@{here}", SENDER).ping()
+    with pytest.raises(Unavailable, match="does not answer"):
+        await Mailer(f"smtp://{here}", SENDER).ping()
+    assert server.taken == []
+
+
 async def test_a_server_without_starttls_gets_neither_password_nor_mail() -> None:
     async with running_mail_server() as server:
         with pytest.raises(aiosmtplib.SMTPException, match="STARTTLS"):

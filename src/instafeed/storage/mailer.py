@@ -7,6 +7,7 @@ from email import policy
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
@@ -61,29 +62,39 @@ class Mailer:
         else:
             await self._hand_over(message, to)
 
+    async def ping(self) -> None:
+        """Log in, and hand nothing over.
+
+        Raises:
+            Unavailable: the server does not answer, or does not take the log-in.
+            OSError: there is no folder for mails, and none can be made.
+        """
+        if self._url.scheme == "file":
+            await asyncio.to_thread(self._open_folder)
+            return
+        try:
+            async with aiosmtplib.SMTP(**self._log_in()):
+                pass
+        except OSError as error:
+            raise Unavailable("The mail server does not answer.") from error
+        except aiosmtplib.SMTPException as error:
+            raise Unavailable("The mail server does not take our log-in.") from error
+
     def _write(self, name: str, data: bytes) -> None:
-        folder = Path(unquote(self._url.path))
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = self._open_folder()
         new = folder / f".{name}.{os.getpid()}"
         new.touch(mode=0o600)
         new.write_bytes(data)
         new.rename(folder / name)
 
+    def _open_folder(self) -> Path:
+        folder = Path(unquote(self._url.path))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
     async def _hand_over(self, message: EmailMessage, to: str) -> None:
-        url = self._url
         try:
-            await aiosmtplib.send(
-                message,
-                sender=parseaddr(self._sender)[1],
-                recipients=[to],
-                hostname=url.hostname,
-                port=url.port,
-                username=unquote(url.username) if url.username else None,
-                password=unquote(url.password) if url.password else None,
-                use_tls=url.scheme == "smtps",
-                start_tls=url.scheme == "smtp+starttls",
-                timeout=_SECONDS,
-            )
+            await aiosmtplib.send(message, sender=parseaddr(self._sender)[1], recipients=[to], **self._log_in())
         except aiosmtplib.SMTPRecipientsRefused as error:
             raise MailRefused(error.recipients[0].code) from None
         except OSError as error:  # what aiosmtplib raises of connections and time-outs is one too
@@ -92,3 +103,15 @@ class Mailer:
             if error.code >= 500:
                 raise
             raise Unavailable("The mail server takes no mails now.") from error
+
+    def _log_in(self) -> dict[str, Any]:
+        url = self._url
+        return {
+            "hostname": url.hostname,
+            "port": url.port,
+            "username": unquote(url.username) if url.username else None,
+            "password": unquote(url.password) if url.password else None,
+            "use_tls": url.scheme == "smtps",
+            "start_tls": url.scheme == "smtp+starttls",
+            "timeout": _SECONDS,
+        }
