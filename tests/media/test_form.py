@@ -185,6 +185,25 @@ async def test_a_form_that_cannot_be_within_the_limit_is_refused_before_any_of_i
         assert (answer.status, answer.json["type"]) == (413, "/problems/media-too-large")
 
 
+@pytest.mark.parametrize(
+    "begin", [b"", photo() + b"--line\r\n"], ids=["before the first part", "in the headers of a part"]
+)
+async def test_a_form_without_a_length_that_never_ends_is_refused(
+    settings: Settings, author: Client, traces: Traces, begin: bytes
+) -> None:
+    on = b"X: y\r\n" * 10_000 if begin else b"\r\n" * 30_000
+    narrow = settings.model_copy(update={"upload_max_bytes": 100_000})
+    kind = {"Content-Type": "multipart/form-data; boundary=line", "Transfer-Encoding": "chunked"}
+    async with running_api(narrow) as url, wire(url) as connection, traces.none(author):
+        await connection.post(PATH, author.headers | kind)
+        for piece in (begin, *[on] * 5):
+            if piece:
+                await connection.send_chunk(piece)
+        answer = await connection.answer(seconds=5)
+    # The newest parser itself counts headers.
+    assert answer.status in ({400, 413} if begin else {413})
+
+
 @pytest.mark.parametrize("sent", [b"", part("caption", b"Sea"), photo()[:300], photo()])
 async def test_a_client_that_stops_in_the_middle_of_a_form_is_not_waited_for(
     settings: Settings, author: Client, traces: Traces, sent: bytes

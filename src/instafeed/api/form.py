@@ -56,11 +56,13 @@ class PhotoForm:
     Each raises:
         MalformedBody: the body is no form.
         Invalid: a field is unknown, there twice, or wrong.
+        MediaTooLarge: it cannot be within the limit, by what came.
         MediaIncomplete, UploadTooSlow: as `sent_bytes`.
     """
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        self._max_bytes = resources(request).settings.upload_max_bytes
         self._pieces = self._parse()
         self._texts: dict[str, bytes] = {}
         self._fields = Fields()
@@ -71,9 +73,8 @@ class PhotoForm:
         Raises:
             MediaTooLarge: it cannot be within the limit, by the length that is announced.
         """
-        max_bytes = resources(self._request).settings.upload_max_bytes
-        if (sent_length(self._request) or 0) > max_bytes + _MORE_BYTES:
-            raise too_large(max_bytes)
+        if (sent_length(self._request) or 0) > self._max_bytes + _MORE_BYTES:
+            raise too_large(self._max_bytes)
         if not await self._read_texts():
             raise Invalid.at("/photo", "Is missing.")
 
@@ -117,7 +118,11 @@ class PhotoForm:
         events = _Events()
         parser = MultipartParser(options[b"boundary"], events.callbacks())
         try:
+            room = self._max_bytes + _MORE_BYTES
             async for chunk in sent_bytes(self._request):
+                room -= len(chunk)
+                if room < 0:  # the parser passes over what comes before the first part, for ever
+                    raise too_large(self._max_bytes)
                 parser.write(chunk)
                 for piece in events.take():
                     yield piece
