@@ -158,6 +158,21 @@ async def test_a_duration_leads_to_its_request_however_long_the_id_is(http: http
     assert {"request_id": request_id[:118]} in found
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=new",
+        "text/plain;version=1.x",
+        "application/openmetrics-text;version;=;",
+        ";,",
+    ],
+)
+async def test_metrics_are_shown_whatever_is_accepted(http: httpx.AsyncClient, accept: str) -> None:
+    answer = await http.get("/metrics", headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert "process_start_time_seconds" in answer.text
+
+
 async def test_metrics_name_routes_and_never_paths(http: httpx.AsyncClient, ada: Client, settings: Settings) -> None:
     await ada.call("GET", f"/v1/accounts/{ada.id}")
     for path in (f"/v1/{secrets.token_hex(8)}", "/v1/accounts/abc", "/v1/posts/1"):

@@ -15,6 +15,7 @@ from instafeed.storage.blobs import PART_BYTES
 
 router = APIRouter(tags=["operations"])
 
+_OPENMETRICS = "application/openmetrics-text"
 _XML = {
     "text/xml": {"schema": {"type": "string"}, "example": "<pingdom_http_custom_check></pingdom_http_custom_check>"}
 }
@@ -126,5 +127,7 @@ async def get_metrics(request: Request) -> Response:
     """This process's metrics in Prometheus's text format, or in OpenMetrics, with exemplars, for whoever accepts that. Not for
     the public: nginx does not pass it on.
     """
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    # The library fails at versions that are none. Its other forms write none of our names differently.
+    accepts = _OPENMETRICS in request.headers.get("accept", "")
+    encode, content_type = choose_encoder(f"{_OPENMETRICS};version=1.0.0" if accepts else "")
     return Response(encode(REGISTRY), media_type=content_type)
