@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from instafeed.api import server
 from instafeed.settings import Settings
 from tests.api.answers import exchange, problem, request, send_on
 from tests.client import Client, http_client
-from tests.conftest import running_api
+from tests.conftest import running_api, serving
+from tests.media.wire import wire
 
 OPEN = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 
@@ -84,6 +86,43 @@ async def test_giant_headers_are_refused(base_url: str, endless: bytes) -> None:
 async def test_a_giant_path_is_refused(base_url: str) -> None:
     said = await exchange(base_url, b"GET /", *[b"a" * 20_000] * 50)
     assert parsed(said)[0] == 431
+
+
+async def test_headers_that_come_too_slowly_are_refused(base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_HEAD_SECONDS", 0.3)
+    for before in (b"", request("GET", "/livez").replace(b"Connection: close\r\n", b"")):
+        async with wire(base_url) as connection:
+            if before:
+                await connection.send(before)
+                assert (await connection.answer()).status == 200
+            await connection.send(OPEN + b"X: ")
+            answer = asyncio.create_task(connection.answer(seconds=5))
+            while not answer.done():
+                await connection.send(b"a")
+                await asyncio.sleep(0.05)
+            assert (answer.result().status, answer.result().json["type"]) == (408, "/problems/headers-too-slow")
+            assert answer.result().headers["connection"] == "close"
+            await connection.closed(seconds=5)
+
+
+async def test_headers_that_came_are_not_late(base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_HEAD_SECONDS", 0.3)
+    one = request("GET", "/livez").replace(b"Connection: close\r\n", b"")
+    async with wire(base_url) as connection:
+        for _ in range(2):
+            await connection.send(one[:20])
+            await asyncio.sleep(0.1)
+            await connection.send(one[20:])
+            assert (await connection.answer()).status == 200
+            await asyncio.sleep(0.4)
+
+
+async def test_a_connection_on_which_nothing_is_asked_is_closed(settings: Settings) -> None:
+    async with serving(settings) as (url, api):
+        assert api.config.timeout_keep_alive == 75
+        api.config.timeout_keep_alive = 1
+        async with wire(url) as connection:
+            assert await connection.closed(seconds=5) == b""
 
 
 async def test_headers_of_common_size_pass_also_in_small_pieces(base_url: str, ada: Client) -> None:

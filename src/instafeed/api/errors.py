@@ -47,6 +47,7 @@ FRAMEWORK = {
     400: ("bad-request", "The request cannot be read"),
     404: ("not-found", errors.NotFound.title),
     405: ("method-not-allowed", "The path does not take this method"),
+    408: ("headers-too-slow", "The headers took too long"),
     413: (errors.BodyTooLarge.slug, errors.BodyTooLarge.title),
     431: ("headers-too-large", "The headers are too large"),
 }

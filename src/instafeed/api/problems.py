@@ -15,6 +15,7 @@ _MEANINGS = {
     " account.",
     "foreign-host": "The `Host` header names a host that is not served here.",
     "headers-too-large": "The request's headers have more bytes than are taken. Send fewer or shorter ones.",
+    "headers-too-slow": "The request's headers did not arrive in time. Nothing was done; send it again.",
     "idempotency-in-flight": "The first request with this `Idempotency-Key` is still under way. Send it again a moment later.",
     "idempotency-mismatch": "This `Idempotency-Key` was used for another request. Take a new key for a new request.",
     "internal": "An error that nobody foresaw. It is logged under the request's id: name it when you ask for help. A request"

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from instafeed.api.errors import FRAMEWORK, problem
 
 _MAX_HEAD_BYTES = 64 * 1024
+_HEAD_SECONDS = 15.0
 _LINGER_SECONDS = 2.0
 _PASS_OVER_SECONDS = 30.0
 _DRAIN_SECONDS = 1.0
@@ -92,10 +93,21 @@ class Http(HttpToolsProtocol):
     _in_body = False
     _head_bytes = 0
     _refused = False
+    _slow: asyncio.TimerHandle | None = None
     _closing: asyncio.TimerHandle | None = None
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait no longer for a first request than for another one."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is to come any more."""
+        self._head_ended()
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
-        """Read on; give up on a request whose headers do not end."""
+        """Read on; give up on a request whose headers do not end, or not soon."""
         if self._refused:
             return
         went_on = self._in_head
@@ -105,6 +117,8 @@ class Http(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES:
                 self._refuse(431)
+        if self._in_head and self._slow is None and not self._refused:
+            self._slow = self.loop.call_later(_HEAD_SECONDS, self._refuse, 408)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -112,6 +126,11 @@ class Http(HttpToolsProtocol):
         self.scope["state"]["connection"] = self
         self._in_head = True
         self._head_bytes = 0
+
+    def _head_ended(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
 
     def abort(self) -> None:
         """Cut the connection off: closing would wait for a client that takes nothing."""
@@ -128,6 +147,7 @@ class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Its headers are there."""
         self._in_head = False
+        self._head_ended()
         self._in_body = True
         super().on_headers_complete()
 
@@ -153,6 +173,7 @@ class Http(HttpToolsProtocol):
 
     def _refuse(self, status: int) -> None:
         self._refused = True
+        self._head_ended()
         if self.cycle is not None and not self.cycle.response_complete:
             # It comes after a request that is being answered: nothing may be said in between.
             self.transport.close()
