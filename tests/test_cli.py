@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from instafeed.cli import main
 from instafeed.settings import PREFIX, Settings
@@ -155,6 +156,26 @@ def test_check_says_that_the_schema_is_not_up_to_date(run: Run, settings: Settin
         ({"sekret_key": "hidden-word"}, "INSTAFEED_SEKRET_KEY"),
         ({"upload_max_bytes": "hidden-word"}, "INSTAFEED_UPLOAD_MAX_BYTES"),
         ({"environment": "production", "rate_limits": "off"}, "rate_limits=off is refused in production"),
+        ({"database_url": "postgresql://someone:pass#hidden-word@host/db"}, "INSTAFEED_DATABASE_URL"),
+        ({"database_url": "postgresql://[hidden-word/db"}, "INSTAFEED_DATABASE_URL"),
+        ({"redis_url": "redis://:hidden-word#@host:6379/0"}, "INSTAFEED_REDIS_URL"),
+        ({"redis_url": "redis://:pass/hidden-word@host:6379/0"}, "INSTAFEED_REDIS_URL"),
+        ({"queue_redis_url": "redis://host:hidden-word/0"}, "INSTAFEED_QUEUE_REDIS_URL"),
+        ({"s3_endpoint": "hidden-word:9000"}, "INSTAFEED_S3_ENDPOINT"),
+        ({"s3_endpoint": "http://"}, "INSTAFEED_S3_ENDPOINT"),
+        ({"s3_endpoint": "http://[hidden-word"}, "INSTAFEED_S3_ENDPOINT"),
+        ({"s3_endpoint": "http://host:hidden-word"}, "INSTAFEED_S3_ENDPOINT"),
+        ({"s3_endpoint": "http://key:hidden-word@host"}, "INSTAFEED_S3_ENDPOINT"),
+        ({"s3_public_endpoint": "photos.example.org"}, "INSTAFEED_S3_PUBLIC_ENDPOINT"),
+        ({"s3_public_endpoint": "https://photos.example.org/?hidden-word"}, "INSTAFEED_S3_PUBLIC_ENDPOINT"),
+        ({"sns_endpoint": "hidden-word"}, "INSTAFEED_SNS_ENDPOINT"),
+        ({"s3_region": "hidden-word east"}, "INSTAFEED_S3_REGION"),
+        ({"s3_bucket": "hidden-word/photos"}, "INSTAFEED_S3_BUCKET"),
+        ({"allowed_hosts": ","}, "INSTAFEED_ALLOWED_HOSTS"),
+        ({"allowed_hosts": "https://hidden-word"}, "INSTAFEED_ALLOWED_HOSTS"),
+        ({"allowed_hosts": "api.example.org:8443"}, "INSTAFEED_ALLOWED_HOSTS"),
+        ({"allowed_hosts": "*.example.org"}, "INSTAFEED_ALLOWED_HOSTS"),
+        ({"sentry_dsn": "https://hidden-word@host"}, "INSTAFEED_SENTRY_DSN"),
     ],
 )
 def test_wrong_settings_are_named_without_their_values(
@@ -164,6 +185,21 @@ def test_wrong_settings_are_named_without_their_values(
     assert done.status == 2
     assert complaint in done.output
     assert "hidden-word" not in done.output
+
+
+def test_settings_are_taken_as_operators_write_them(settings: Settings) -> None:
+    environ = environ_of(
+        settings,
+        allowed_hosts="API.Example.org, [::1],127.0.0.1",
+        database_url="postgresql://someone:p%23w@first:5432,second:5432/db?sslmode=require",
+        redis_url="rediss://:p%23w@host:6379/0",
+        queue_redis_url="unix:///run/valkey.sock",
+        s3_endpoint="http://[::1]:8333",
+        s3_public_endpoint="https://photos.example.org/store",
+        sentry_dsn="https://key@host/1",
+    )
+    assert Settings.from_environ(environ).allowed_hosts == ("api.example.org", "[::1]", "127.0.0.1")
+    assert Settings.from_environ(environ | {PREFIX + "SENTRY_DSN": ""}).sentry_dsn == SecretStr("")
 
 
 @pytest.mark.parametrize("command", ["serve", "worker", "migrate"])

@@ -27,14 +27,57 @@ def _descending(value: tuple[int, ...]) -> tuple[int, ...]:
     return value
 
 
+# Without scheme and port: that none with them is ever answered would show only when phones ask.
+_HOST_NAME = re.compile(r"\*|[^\s:/*]+|\[[0-9A-Fa-f:.]+\]")
+
+
+def _host_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value or not all(_HOST_NAME.fullmatch(name) for name in value):
+        raise ValueError("holds names and addresses, without scheme and port, or *")
+    return tuple(name.lower() for name in value)
+
+
 def _url(*schemes: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
-        parts = urlsplit(value.get_secret_value())
-        if parts.scheme not in schemes or not (parts.netloc or parts.path):
-            raise ValueError(f"is not a URL of the form {schemes[0]}://...")
+        try:
+            parts = urlsplit(value.get_secret_value())
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in schemes or not (parts.netloc or parts.path) or parts.fragment:
+            raise ValueError(f"is not a URL of the form {schemes[0]}://..., all of it percent-encoded")
         return value
 
     return AfterValidator(check)
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    try:
+        _ = urlsplit(value.get_secret_value()).port
+    except ValueError:  # it is none where the password holds what has to be quoted: nothing of it may be told
+        raise ValueError("has a port that is none; all of a URL is percent-encoded") from None
+    return value
+
+
+def _endpoint(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of an IPv6 address, or of the port
+        right = False
+    if not right or parts.username is not None or parts.query or parts.fragment or re.search(r"\s", value):
+        raise ValueError("is not a URL of the form https://host or http://host:port")
+    return value
+
+
+def _dsn(value: SecretStr) -> SecretStr:
+    from sentry_sdk.utils import BadDsn, Dsn  # noqa: PLC0415
+
+    try:
+        if value.get_secret_value():
+            Dsn(value.get_secret_value())
+    except BadDsn:
+        raise ValueError("is not a DSN of the form https://key@host/project") from None
+    return value
 
 
 def _signing_key(value: SecretStr) -> SecretStr:
@@ -85,7 +128,8 @@ _SNS_APPLICATION = r"^arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{{12}}:app/{}/[A-Za-z0-9._
 
 DatabaseUrl = Annotated[SecretStr, _url("postgresql", "postgres")]
 MailUrl = Annotated[SecretStr, _url("smtps", "smtp+starttls", "smtp", "file"), AfterValidator(_mail_url)]
-RedisUrl = Annotated[SecretStr, _url("redis", "rediss", "unix")]
+RedisUrl = Annotated[SecretStr, _url("redis", "rediss", "unix"), AfterValidator(_redis_url)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
 class Settings(BaseModel):
@@ -115,13 +159,13 @@ class Settings(BaseModel):
     queue_redis_url: RedisUrl | None = None
     """Redis for the job queue, which arq cannot keep in a cluster. Default: `INSTAFEED_REDIS_URL`."""
 
-    s3_endpoint: str | None = None
+    s3_endpoint: Endpoint | None = None
     """URL of an S3 server. Default: AWS."""
-    s3_public_endpoint: str | None = None
+    s3_public_endpoint: Endpoint | None = None
     """The S3 server's URL as phones see it. Default: `INSTAFEED_S3_ENDPOINT`."""
-    s3_region: str = "us-east-1"
+    s3_region: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,63}$")] = "us-east-1"
     """The bucket's region."""
-    s3_bucket: str = "instafeed"
+    s3_bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{3,63}$")] = "instafeed"
     """The bucket of all photos."""
     s3_prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+/)*$")] = ""
     """Put before every key, ends with `/`."""
@@ -158,14 +202,14 @@ class Settings(BaseModel):
     """Access key id for SNS. Default: that for S3."""
     sns_secret_key: SecretStr | None = None
     """Secret access key for SNS. Default: that for S3."""
-    sns_endpoint: str | None = None
+    sns_endpoint: Endpoint | None = None
     """URL of an SNS server. Default: AWS."""
     push_pause_seconds: float = Field(default=15, ge=0, le=600)
     """What goes on happening to one thing, as likes of a photo, is pushed once in this time."""
 
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_split)] = ()
     """Networks whose `X-Forwarded-For` is believed, separated by commas."""
-    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split)] = ("*",)
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_host_names)] = ("*",)
     """`Host` names that are answered, separated by commas."""
     rate_limits: Literal["on", "off"] = "on"
     """`off` for load tests; refused in production."""
@@ -237,7 +281,7 @@ class Settings(BaseModel):
     """Port on which a worker shows its metrics; 0 for none. The API shows its own at `/metrics`."""
     metrics_host: str = "127.0.0.1"
     """Address on which a worker shows its metrics."""
-    sentry_dsn: SecretStr | None = None
+    sentry_dsn: Annotated[SecretStr, AfterValidator(_dsn)] | None = None
     """Where errors are reported. Default: nowhere."""
     sentry_sample_rate: float = Field(default=1, ge=0, le=1)
     """The part of errors that is reported."""
