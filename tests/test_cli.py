@@ -158,6 +158,8 @@ def test_check_says_that_the_schema_is_not_up_to_date(run: Run, settings: Settin
         ({"environment": "production", "rate_limits": "off"}, "rate_limits=off is refused in production"),
         ({"database_url": "postgresql://someone:pass#hidden-word@host/db"}, "INSTAFEED_DATABASE_URL"),
         ({"database_url": "postgresql://[hidden-word/db"}, "INSTAFEED_DATABASE_URL"),
+        ({"database_url": "postgresql://someone:hidden-word/@host/db"}, "INSTAFEED_DATABASE_URL"),
+        ({"database_url": "postgresql://host:5432,other:hidden-word/db"}, "INSTAFEED_DATABASE_URL"),
         ({"redis_url": "redis://:hidden-word#@host:6379/0"}, "INSTAFEED_REDIS_URL"),
         ({"redis_url": "redis://:pass/hidden-word@host:6379/0"}, "INSTAFEED_REDIS_URL"),
         ({"queue_redis_url": "redis://host:hidden-word/0"}, "INSTAFEED_QUEUE_REDIS_URL"),

@@ -37,25 +37,22 @@ def _host_names(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name.lower() for name in value)
 
 
+# A password that holds what has to be quoted ends up here, or in a fragment: who reads the URL would tell of it.
+_HOST = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::[0-9]{1,5})?")
+
+
 def _url(*schemes: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
         try:
             parts = urlsplit(value.get_secret_value())
         except ValueError:
             parts = urlsplit("")
-        if parts.scheme not in schemes or not (parts.netloc or parts.path) or parts.fragment:
+        right = parts.scheme in schemes and bool(parts.netloc or parts.path) and not parts.fragment
+        if not right or not all(map(_HOST.fullmatch, parts.netloc.rpartition("@")[2].split(","))):
             raise ValueError(f"is not a URL of the form {schemes[0]}://..., all of it percent-encoded")
         return value
 
     return AfterValidator(check)
-
-
-def _redis_url(value: SecretStr) -> SecretStr:
-    try:
-        _ = urlsplit(value.get_secret_value()).port
-    except ValueError:  # it is none where the password holds what has to be quoted: nothing of it may be told
-        raise ValueError("has a port that is none; all of a URL is percent-encoded") from None
-    return value
 
 
 def _endpoint(value: str) -> str:
@@ -128,7 +125,7 @@ _SNS_APPLICATION = r"^arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{{12}}:app/{}/[A-Za-z0-9._
 
 DatabaseUrl = Annotated[SecretStr, _url("postgresql", "postgres")]
 MailUrl = Annotated[SecretStr, _url("smtps", "smtp+starttls", "smtp", "file"), AfterValidator(_mail_url)]
-RedisUrl = Annotated[SecretStr, _url("redis", "rediss", "unix"), AfterValidator(_redis_url)]
+RedisUrl = Annotated[SecretStr, _url("redis", "rediss", "unix")]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
