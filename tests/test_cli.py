@@ -140,6 +140,21 @@ def test_check_says_which_server_does_not_answer_and_no_secret(
     assert "Traceback" not in done.output
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("migrate",), ("migrate", "--status"), ("upkeep",), ("admin", "promote", "ada"), ("admin", "sweep"), ("check",)],
+    ids=" ".join,
+)
+def test_a_database_that_refuses_us_is_said_in_a_sentence(run: Run, settings: Settings, command: tuple[str]) -> None:
+    server, _, name = settings.database_url.get_secret_value().rpartition("/")
+    stranger = f"postgresql://nobody:hidden-word@{server.rpartition('@')[2]}/{name}"
+    for url in (stranger, f"{server}/no_such_database"):
+        done = run(*command, environ=environ_of(settings, database_url=url))
+        assert done.status == 1
+        assert done.output
+        assert "hidden-word" not in done.output
+
+
 def test_check_says_that_the_schema_is_not_up_to_date(run: Run, settings: Settings) -> None:
     nothing = settings.database_url.get_secret_value().rpartition("/")[0] + "/postgres"
     done = run("check", environ=environ_of(settings, database_url=nothing))

@@ -199,6 +199,8 @@ def _run(main_: Any) -> Any:
 
 
 def _migrate(options: argparse.Namespace) -> int:
+    import asyncpg  # noqa: PLC0415
+
     from instafeed.storage import migrations  # noqa: PLC0415
 
     dsn = Settings.from_environ(os.environ).direct_url
@@ -209,7 +211,7 @@ def _migrate(options: argparse.Namespace) -> int:
         else:
             names = asyncio.run(migrations.migrate(dsn))
             sys.stdout.write("".join(f"applied  {name}\n" for name in names) or "The schema is up to date.\n")
-    except (migrations.MigrationError, OSError) as error:
+    except (asyncpg.PostgresError, migrations.MigrationError, OSError) as error:
         _say(str(error) or "The database does not answer.")
         return 1
     return 0

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -79,8 +80,15 @@ async def test_a_part_that_answers_what_it_should_not_is_not_ready(
     assert parts == {name: name != part for name in PARTS}
 
 
-async def test_a_process_that_is_not_ready_says_so_to_clients(settings: Settings, ada: Client) -> None:
-    broken = changed(settings, AWAY["database"] | AWAY["redis"])
+@pytest.mark.parametrize(
+    "database", ["postgresql://postgres@127.0.0.1:1/nothing", "{server}/no_such_database", "{stranger}"]
+)
+async def test_a_process_that_is_not_ready_says_so_to_clients(settings: Settings, ada: Client, database: str) -> None:
+    ours = urlsplit(settings.database_url.get_secret_value())
+    stranger = ours._replace(netloc=f"nobody:wrong@{ours.netloc.rpartition('@')[2]}").geturl()
+    server = ours._replace(path="").geturl()
+    away = {"database_url": database.format(server=server, stranger=stranger)}
+    broken = changed(settings, away | AWAY["redis"])
     async with running_api(broken) as url, http_client(base_url=url) as client:
         for method, path in (
             ("GET", "/v1/me"),
