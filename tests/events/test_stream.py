@@ -172,7 +172,13 @@ async def test_an_event_of_a_newer_release_is_passed_over(sign_up: SignUp, res: 
         assert told.data["post_id"] == post["id"]
 
 
-@pytest.mark.parametrize("wrong", ["x", "1-", "-1", "1-1-1", "٣-٣", "9" * 60 + "-0"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("x", "1-", "-1", "1-1-1", "٣-٣", "9" * 60 + "-0", "1-" + "9" * 60),
+        *(f"{2**64}-0", f"{2**64 - 1}-{2**64 - 1}", f"1-{2**64}", f"{2**63}-0", "253402300800000-0"),
+    ],
+)
 async def test_a_foreign_last_event_id_is_refused(sign_up: SignUp, wrong: str) -> None:
     someone = await sign_up()
     headers = {"Last-Event-ID": wrong.encode()}
