@@ -381,3 +381,33 @@ async def test_a_read_and_a_change_at_once_leave_the_feed_right(
         if ended:
             break
     assert calls >= 3
+
+
+async def test_an_old_post_that_comes_while_a_list_is_built_hides_none_between(
+    gated: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the tag's newest posts so many may not be shown that the list is built of few, from far up only."""
+    monkeypatch.setattr(feed_sources, "TURNS", 2)
+    world = gated
+    for calls in itertools.count():
+        await world.sql("delete from tagged_posts returning 1")
+        reader, hidden, stranger = [await world.account(shard) for shard in (1, 2, 3)]
+        old, _ = await add_posts(world, [stranger] * 2, ["", f"#{TAG}"])
+        await add_posts(world, [hidden] * 30, [f"#{TAG}"])
+        await add_posts(world, [stranger] * 3, [f"#{TAG}"])
+        await world.suspend(hidden)
+        await world.follow_tag(reader, TAG)
+        await world.settle()
+        await world.page(reader, 1)
+        await world.expire_recents(list_id(TAG))
+        read = await Actor.begin(world.page(reader, 4))
+        for _ in range(calls):
+            await read.step()
+        ended = read.ended
+        await world.edit(stranger, old, f"#{TAG}")
+        await world.settle()
+        await read.finish()
+        assert await pages_of(world, reader, 3) == await world.defined(reader)
+        if ended:
+            break
+    assert calls > 5

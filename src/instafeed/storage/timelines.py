@@ -188,10 +188,11 @@ _FINISH = Script(
     + """
 if redis.call('LINDEX', KEYS[1], -1) ~= ARGV[1] then return 0 end
 local cap, ids = tonumber(ARGV[2]), split(ARGV[3])
-local list, tail = sorted(redis.call('LRANGE', KEYS[1], 0, -1))
-list = merge(list, tail, ids)
+local whole = ARGV[4] == '1'
+-- Older ones that were pushed meanwhile are left out, unless the query went to the end: it may lack some above them.
+local list = merge(ids, whole, (sorted(redis.call('LRANGE', KEYS[1], 0, -1))))
 if ids[1] then raise(KEYS[3], ids[1]) end
-if #list > cap then cut(list, cap) elseif ARGV[4] == '1' then list[#list + 1] = '0' end
+if #list > cap then cut(list, cap) elseif whole then list[#list + 1] = '0' end
 write(KEYS[1], list)
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 redis.call('DEL', KEYS[2])
