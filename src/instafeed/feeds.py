@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
 from instafeed import feed_sources, reactions, telemetry
-from instafeed.errors import RedisAway
+from instafeed.errors import RedisAway, Unavailable
 from instafeed.feed_sources import ReadAheadReader, Rights, Sql, WindowReader
 from instafeed.ids import MAX_ID
 from instafeed.models import Counts, Marks, Post, Viewer
@@ -131,8 +131,11 @@ async def read_home(
 
 
 async def materialise(res: Resources, account_id: int) -> None:
-    """Have Redis hold the account's home feed, so that posts are pushed to it; nothing if it does already or is away."""
-    with contextlib.suppress(RedisAway):
+    """Have Redis hold the account's home feed, so that posts are pushed to it; nothing if it does already.
+
+    Nor if a server is away: the first read does it then.
+    """
+    with contextlib.suppress(Unavailable):
         await feed_sources.rebuild(res, account_id, res.db.acquire)
 
 

@@ -3,18 +3,23 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import pytest
 from prometheus_client import REGISTRY
 
 from instafeed import accounts, feed_sources, feeds
+from instafeed.api.dependencies import PageRequest
 from instafeed.feeds import HomePage
 from instafeed.ids import MAX_ID
+from instafeed.storage.database import Database
+from instafeed.storage.redis import RedisServer
 from instafeed.storage.timelines import Window
 from tests.client import Client, http_client
 from tests.conftest import running_api
-from tests.feeds.gates import Actor
+from tests.feeds.conftest import timelines_of
+from tests.feeds.gates import Actor, GatedDatabase
 from tests.feeds.world import World, add_follows, add_posts, add_rows, render, viewer
 
 HISTORY = 35  # with a window of 10
@@ -108,14 +113,19 @@ async def test_next_is_null_at_the_end_though_a_window_holds_what_may_not_be_sho
 
 
 async def test_a_feed_that_is_not_in_redis_is_answered_in_full_and_rebuilt_once(world: World) -> None:
+    """By processes that know nothing of each other."""
     reader, _ = await follower_of_history(world)
     expected = (await world.defined(reader))[:30]
+    redis = RedisServer(world.res.settings.redis_url.get_secret_value())
+    other = World(replace(world.res, redis=redis, timelines=timelines_of(world.res, redis)))
+    await other.page(reader, 30)
     await world.expire(reader)
     before = rebuilds()
-    pages = await asyncio.gather(*(world.page(reader, 30) for _ in range(20)))
+    pages = await asyncio.gather(*(process.page(reader, 30) for process in [world, other] * 10))
     assert pages == [(expected, expected[-1])] * 20
     assert rebuilds() - before == 1
     assert await world.res.timelines.entries(reader) == expected[:10]
+    await redis.close()
 
 
 async def test_within_the_window_sql_is_asked_for_no_ids(world: World) -> None:
@@ -233,29 +243,65 @@ async def test_a_builder_that_dies_is_relieved(gated: World) -> None:
     assert calls > 5
 
 
+async def sign_up(world: World, account: int) -> None:
+    """Make an account; sent again, it is answered the same."""
+    await accounts.sign_up(
+        world.res,
+        account_id=account,
+        username=f"ann{account}",
+        password="correct horse",
+        email=None,
+        display_name="",
+        device_name="",
+        repeat_key="once",
+    )
+
+
+async def test_a_new_accounts_feed_is_there_and_empty_and_gets_pushes(world: World) -> None:
+    author, account = await world.account(), world.res.ids.next(5)
+    await sign_up(world, account)
+    assert await world.window(account) == Window([], floor=0)
+    before = rebuilds()
+    await world.follow(account, author)
+    await world.settle()
+    post = await world.post(author)
+    await world.settle()
+    assert await world.window(account) == Window([post], floor=0)
+    assert await world.page(account, 10) == ([post], None)
+    assert rebuilds() == before
+
+
+async def test_a_sign_up_is_answered_though_the_database_has_no_connection_left_for_its_feed(gated: World) -> None:
+    """The account is made by then."""
+    database = Database(gated.res.settings.database_url.get_secret_value(), size=1, prepares=True)
+    await database.open()
+    world = World(replace(gated.res, db=GatedDatabase(database)))
+    account = world.res.ids.next(5)
+    signing_up = await Actor.begin(sign_up(world, account))
+    while not await gated.sql("select id from accounts where id = $1", account):
+        await signing_up.step()
+    async with database.acquire():
+        await signing_up.finish()
+    await database.close()
+    author = await gated.account()
+    await gated.follow(account, author)
+    post = await gated.post(author)
+    assert await gated.page(account, 10) == ([post], None)
+    await gated.unlock(account)
+    await gated.page(account, 10)
+    assert await gated.window(account) == Window([post], floor=0)
+
+
 async def test_a_sign_up_that_is_sent_again_leaves_the_feed_whole(world: World) -> None:
     """The first reply was lost; the account was used meanwhile, and its feed was not in Redis."""
     author = await world.account()
     [post] = await add_posts(world, [author])
     account = world.res.ids.next(5)
-
-    async def sign_up() -> None:
-        await accounts.sign_up(
-            world.res,
-            account_id=account,
-            username=f"ann{account}",
-            password="correct horse",
-            email=None,
-            display_name="",
-            device_name="",
-            repeat_key="once",
-        )
-
-    await sign_up()
+    await sign_up(world, account)
     await world.expire(account)
     await world.follow(account, author)
     await world.settle()
-    await sign_up()
+    await sign_up(world, account)
     assert await world.page(account, 10) == ([post], None)
 
 
@@ -279,6 +325,14 @@ async def test_a_cursor_outlives_the_post_that_it_names(world: World, http: http
         assert [item["id"] for item in rest["items"]] == [str(id_) for id_ in ids[at - 1 :]]
         assert rest["next_cursor"] is None
     assert await world.defined(me) == ids
+
+
+async def test_a_cursor_that_was_given_long_ago_goes_on(world: World) -> None:
+    """Clients keep cursors: what one looks like, and what it is bound to, stays as it was."""
+    account, position, cursor = 412345678901234567, 398765432109876543, "BYizDDmdRT_MSFQ8Bwo7e_xy"
+    page = PageRequest.of(world.res, account, "/v1/feed", limit=7, cursor=cursor)
+    assert page.below == position
+    assert page.link(position) == (cursor, {"Link": f'</v1/feed?limit=7&cursor={cursor}>; rel="next"'})
 
 
 async def test_a_cursor_is_its_readers_own(world: World, http: httpx.AsyncClient) -> None:

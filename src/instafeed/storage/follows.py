@@ -75,7 +75,7 @@ async def feed_authors(connection: Connection, viewer: int) -> list[int]:
     """Whose posts are in `viewer`'s home feed besides its own: everybody whom it follows and does not mute.
 
     Nobody follows whom they block, or who blocks them. Suspended accounts are among them: whoever shows posts leaves
-    theirs out (`visibility.in_home_feed`).
+    theirs out (`visibility.shown_in_feeds`).
     """
     records = await connection.fetch(
         f"select followee_id from following where shard = $1 and follower_id = $2 and {_NOT_MUTED}",
