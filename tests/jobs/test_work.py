@@ -210,6 +210,32 @@ async def test_a_long_queue_is_not_made_longer(world: World, monkeypatch: pytest
     await res.queue.close()
 
 
+async def test_what_nobody_worked_on_for_a_day_is_done_though_its_jobs_are_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than the sweep rings beside: what is left of them in the queue has to go first."""
+    monkeypatch.setattr(sweep, "_LONG_QUEUE", 3)
+    author = await world.account()
+    await world.materialise(author)
+    res = replace(world.res, queue=Queue(world.res.settings.queue_url))
+    posts = []
+    for _ in range(9):
+        post = await world.draft(author)
+        await res.queue.ring(Kind.FAN_OUT, await world.publish(post))
+        posts.append(post)
+    async with queue_client(world.res.settings) as client:
+        await client.delete(*[key async for key in client.scan_iter("arq:job:*")])  # they live for 24 hours
+    await world.sql("update outbox set due_at = now() - interval '1 day' returning 1")
+    async with running_workers(world.res.settings):
+
+        async def delivered() -> bool:
+            window = await world.window(author)
+            return window is not None and window.ids == posts[::-1]
+
+        await eventually(delivered, seconds=20)
+    await res.queue.close()
+
+
 async def test_a_queue_is_as_old_as_its_oldest_job(world: World) -> None:
     res = replace(world.res, queue=Queue(world.res.settings.queue_url))
     assert (await res.queue.ages())["exports"] == 0
