@@ -56,7 +56,7 @@ class Past:
     materialised: set[int] = field(default_factory=set)
 
 
-@dataclass
+@dataclass(eq=False)  # of two that know the same, each is its own
 class Reading:
     """A read that is under way, and what it must not show."""
 

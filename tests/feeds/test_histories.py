@@ -67,6 +67,14 @@ HISTORIES: dict[str, tuple[Past, list[Step]]] = {
             *(Step("follow", 1, 3), Step("finish"), Step("post", 3), Step("job", 6), Step("step"), Step("job", 3)),
         ],
     ),
+    # Of two reads that knew the same, the end of one was taken for the end of the other, which then was told of nothing more.
+    "two reads of one feed, of which only one is still under way when it changes": (
+        Past(celebrity=1, at_once=1, posts=[3, 3]),
+        [
+            *(Step("chain", 3), Step("late"), Step("late"), Step("late", 0, 1)),
+            *(Step("read", 3), Step("approve", 0, 3)),
+        ],
+    ),
 }
 
 
