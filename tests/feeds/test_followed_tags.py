@@ -411,3 +411,37 @@ async def test_an_old_post_that_comes_while_a_list_is_built_hides_none_between(
         if ended:
             break
     assert calls > 5
+
+
+@pytest.mark.parametrize("keep_away", [World.mute, World.block])
+async def test_a_read_amid_the_end_of_the_last_tag_shows_nobody_who_is_kept_away(
+    gated: World, keep_away: Callable[[World, int, int], Awaitable[None]]
+) -> None:
+    """Of who follows no tag it is not cached who these are; the read goes by the tag that was followed when it began."""
+    world = gated
+    for calls in itertools.count():
+        await world.sql("delete from tagged_posts returning 1")
+        await world.flush()
+        reader, stranger = await world.account(1), await world.account(2)
+        await add_posts(world, [stranger], [f"#{TAG}"])
+        await world.follow_tag(reader, TAG)
+        await keep_away(world, reader, stranger)
+        await world.settle()
+        for _ in range(2):
+            assert await world.page(reader, 5) == ([], None)
+        pages: list[list[int]] = []
+
+        async def read(reader: int = reader, pages: list[list[int]] = pages) -> None:
+            pages.append((await world.page(reader, 5))[0])
+
+        actor = await Actor.begin(read())
+        for _ in range(calls):
+            await actor.step()
+        ended = actor.ended
+        await world.unfollow_tag(reader, TAG)
+        await world.page(reader, 5)
+        await actor.finish()
+        assert pages == [[]]
+        if ended:
+            break
+    assert calls > 3

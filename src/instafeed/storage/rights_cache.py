@@ -4,8 +4,9 @@ An entry is a set of account ids, the viewer's own among them, and lives in the 
 which of them are celebrities, whose posts are merged when the feed is read, and as of which *generation* of the list of all
 celebrities that is so: the generation changes with the list, and an entry of another one is not believed. There too stand the
 tags that the viewer follows. If there are any, the set also has, as negative numbers, the accounts that are kept away from
-the viewer, whose posts no tag brings in. Each entry has a
-*name*, which no other ever has: what was read by an entry's authors is believed only while that entry is there.
+the viewer, whose posts no tag brings in, and 0: a reader who knows of tags from the entry before may meet one that was made
+when none was followed, which says nothing of who is kept away. Each entry has a *name*, which no other ever has: what was read
+by an entry's authors is believed only while that entry is there.
 
 Whoever is about to change the truth *holds* the
 entry first: it is gone then, and nobody can fill it until the hold is released after the commit. A hold that nobody
@@ -53,6 +54,7 @@ return 1
 """)
 
 _GENERATION = "{celebrities}"
+_KNOWS_AWAY = 0
 
 _HIT, _MISS = (telemetry.CACHE_READS.labels("rights", outcome) for outcome in ("hit", "miss"))
 
@@ -145,11 +147,13 @@ class RightsCache:
     async def begin_ask(self, account_id: int, author_ids: Sequence[int], *, away: bool) -> "asyncio.Future[Any]":
         """Ask on which side of the viewer these authors are, of `away` only if asked; `finish_ask` understands the answer."""
         node = await self._redis.node(self.tag(account_id))
-        negative = [-author_id for author_id in author_ids] if away else ()
-        return node.send("SMISMEMBER", self._key(account_id, node.epoch), account_id, *author_ids, *negative)
+        key = self._key(account_id, node.epoch)
+        if not away:
+            return node.send("SMISMEMBER", key, account_id, *author_ids)
+        return node.send("SMISMEMBER", key, _KNOWS_AWAY, *author_ids, *(-author_id for author_id in author_ids))
 
     def finish_ask(self, found: Sequence[int], author_ids: Collection[int]) -> Sides | None:
-        """What `begin_ask` was answered; None if there is no entry any more."""
+        """What `begin_ask` was answered; None if there is no entry any more, or one that does not know who is away."""
         if not found[0]:
             return None
         after = 1 + len(author_ids)
@@ -161,11 +165,12 @@ class RightsCache:
         return Sides(authors, {author_id for author_id, is_in in zip(author_ids, found[after:], strict=True) if is_in})
 
     async def members(self, account_id: int) -> Sides | None:
-        """Everybody on either side of the viewer, who is one of the authors; None if there is no entry."""
+        """Everybody on either side of the viewer, as far as the entry knows, who is one of the authors; None if there is none."""
         node = await self._redis.node(self.tag(account_id))
         found = set(map(int, await node.send("SMEMBERS", self._key(account_id, node.epoch))))
-        away = {-id_ for id_ in found if id_ < 0}
-        return Sides({id_ for id_ in found if id_ > 0} if away else found, away) if found else None
+        if _KNOWS_AWAY in found:
+            return Sides({id_ for id_ in found if id_ > 0}, {-id_ for id_ in found if id_ < 0})
+        return Sides(found, ()) if found else None
 
     async def begin_fill(self, account_id: int) -> Fill | None:
         """Say that the database is about to be asked for a viewer's rights; None if somebody else is at it."""
@@ -180,10 +185,11 @@ class RightsCache:
             return None
         return Fill(account_id, token, node.epoch, generation)
 
-    async def finish_fill(self, fill: Fill, sides: Sides, celebrities: Iterable[int], tags: Iterable[str]) -> None:
+    async def finish_fill(self, fill: Fill, sides: Sides, celebrities: Iterable[int], tags: Collection[str]) -> None:
         """What the database said after `begin_fill`; dropped if it may be no longer true."""
         node = await self._redis.node(self.tag(fill.account_id))
-        ids = ",".join(map(str, [fill.account_id, *sides.authors, *(-account_id for account_id in sides.away)]))
+        away = [_KNOWS_AWAY, *(-account_id for account_id in sides.away)] if tags else []
+        ids = ",".join(map(str, [fill.account_id, *sides.authors, *away]))
         header = f"{fill.token} {fill.generation.decode()} {','.join(map(str, celebrities))} {','.join(tags)}"
         await node.run(_FILL, self._keys(fill.account_id, fill.epoch), fill.token, _SECONDS, ids, header)
 
