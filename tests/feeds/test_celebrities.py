@@ -329,3 +329,32 @@ async def test_a_late_post_of_a_celebrity_is_read_in_its_place(small: World) -> 
     ids, position = await small.page(reader, 3, MAX_ID)
     assert position == ids[-1]
     assert await small.page(reader, 3, position) == ([late], None)
+
+
+async def test_a_post_amid_the_end_of_merging_is_pushed(gated: World) -> None:
+    """The job that brings what was not pushed has looked, maybe, and this one came after."""
+    world = few(gated)
+    for calls in itertools.count():
+        [author], [reader, _] = await town(world)
+        await world.materialise(reader)
+        await rise(world, author)
+        await fall(world, author)
+        [fan_out] = [entry for entry in await world.pending() if entry[1] is Kind.FAN_OUT]
+        await world.perform(*fan_out)
+        assert await way_of(world, author) is Delivery.BOTH
+        [late] = [entry for entry in await world.pending() if entry[1] is Kind.PUSH_AGAIN]
+        job = await Actor.begin(world.perform(*late))
+        for _ in range(calls):
+            await job.step()
+        ended = job.ended
+        post = await world.post(author)
+        [fan_out] = [entry for entry in await world.pending() if entry[1] is Kind.FAN_OUT]
+        await world.perform(*fan_out)
+        await job.finish()
+        await world.settle()
+        assert await way_of(world, author) is Delivery.PUSHED
+        assert post in await world.res.timelines.entries(reader)
+        assert await world.walk(reader, [3]) == await world.defined(reader)
+        if ended:
+            break
+    assert calls > 5
