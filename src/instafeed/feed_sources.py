@@ -219,11 +219,17 @@ async def _newest_authored(connection: Connection, author_id: int, *, limit: int
 
 
 async def _newest_tagged(connection: Connection, tag: str, *, limit: int) -> Window:
-    """What a list holds of a tag's posts: those of authors who show theirs to everybody, as far down as was looked."""
+    """What a list holds of a tag's posts: those of authors who show theirs to everybody, as far down as was looked.
+
+    If it was given up before the end, the last post that was looked at too, shown or not: a list goes down to its last entry,
+    and without any it would be built again by every read.
+    """
     ids, floor = list[int](), MAX_ID
     for _ in range(TURNS):
         found = await tagged(connection, [tag], below=floor, limit=limit)
         ids, floor = [*ids, *found.ids], found.floor
         if found.to_the_end or len(ids) >= limit:
             break
+    if floor and floor not in ids[-1:]:
+        ids.append(floor)
     return Window(ids[:limit], floor if len(ids) <= limit else ids[limit - 1])

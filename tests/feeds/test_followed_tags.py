@@ -111,6 +111,31 @@ async def test_a_page_ends_early_below_too_many_hidden_posts_and_the_next_one_go
     assert await pages_of(world, reader, 2) == [last, first]
 
 
+async def test_a_list_of_a_tag_whose_newest_posts_are_all_hidden_is_built_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_sources, "TURNS", 2)
+    reader, hidden, stranger = [await world.account(shard) for shard in (1, 2, 3)]
+    first, *_ = await add_posts(world, [stranger] + [hidden] * 30, [f"#{TAG}"])
+    await add_posts(world, [reader] * 6)
+    await world.suspend(hidden)
+    await world.follow_tag(reader, TAG)
+    mine = (await world.page(reader, 6))[0]
+    built = await world.res.recents.read(list_id(TAG), limit=None)
+    assert built is not None
+    assert not built.to_the_end
+
+    async def begin(*_: object) -> None:
+        raise AssertionError("it is built again")
+
+    monkeypatch.setattr(Timelines, "begin_rebuild", begin)
+    assert (await world.page(reader, 6))[0] == mine
+    assert await pages_of(world, reader, 6) == [*mine, first]
+    await world.post(stranger, f"#{TAG}")
+    await world.settle()
+    assert await pages_of(world, reader, 6) == await world.defined(reader)
+
+
 async def pages_of(world: World, reader: int, limit: int) -> list[int]:
     ids, position = list[int](), MAX_ID
     for _ in range(100):
