@@ -56,7 +56,9 @@ class Stored:
 
 
 class OtherBytes(Exception):
-    """S3 gives others for a photo than it was sent: an error, maybe, in a 200, or for ever those of a broken disk."""
+    """S3 gives others for a photo than it was sent, or none: an error, maybe, in a 200, a store that does not know its bucket
+    for a moment, or for ever what a broken disk has.
+    """
 
 
 Commit = Callable[[Connection], Awaitable[None]]
@@ -418,9 +420,9 @@ async def render(res: Resources, entry: Entry) -> list[FollowUp]:
         out.mkdir()
         with telemetry.PHOTO_SECONDS.labels("fetch").time():
             sha256 = await res.blobs.fetch(original_key(media.object_key), source)
-        if sha256 is None or sha256 != media.sha256:
-            if sha256 is not None and entry.attempts < _FETCH_TRIES:
-                raise OtherBytes("The photo store gave others than it was sent.")
+        if sha256 != media.sha256:
+            if entry.attempts < _FETCH_TRIES:
+                raise OtherBytes("The photo store does not give what it was sent.")
             return await _fail(res, media_id, "The photo is lost.")
         try:
             with telemetry.PHOTO_SECONDS.labels("decode").time():

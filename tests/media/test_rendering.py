@@ -483,7 +483,11 @@ async def test_a_photo_whose_original_is_lost_fails(quiet: Resources, poster: Cl
     taken = await poster.upload()
     [entry] = await entries(quiet, Kind.RENDER)
     await quiet.blobs.delete_photo(entry.payload["key"])
-    await media.render(quiet, entry)
+    for attempt in range(1, 6):
+        with pytest.raises(media.OtherBytes):
+            await media.render(quiet, replace(entry, attempts=attempt))
+    assert (await poster.call("GET", f"/v1/media/{taken['id']}"))["status"] == "processing"
+    await media.render(quiet, replace(entry, attempts=6))
     assert (await poster.ready(taken["id"]))["failure"] == "The photo is lost."
 
 
