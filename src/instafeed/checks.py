@@ -38,7 +38,7 @@ async def check_all(res: Resources) -> list[Check]:
         "queue": res.queue.ping,
         "photos": res.blobs.ping,
     }
-    return list(await asyncio.gather(*(_check(name, ask) for name, ask in parts.items())))
+    return list(await asyncio.gather(*(_check(name, ask, _SECONDS) for name, ask in parts.items())))
 
 
 async def check(settings: Settings) -> list[Check]:
@@ -53,7 +53,7 @@ async def waits(res: Resources) -> dict[str, float]:
     return {queue: age for queue, age in (await res.queue.ages()).items() if queue not in _PATIENT}
 
 
-async def _check(name: str, ask: Callable[[], Awaitable[None]], *, seconds: float = _SECONDS) -> Check:
+async def _check(name: str, ask: Callable[[], Awaitable[None]], seconds: float) -> Check:
     try:
         async with asyncio.timeout(seconds):
             try:
@@ -69,7 +69,7 @@ async def _check(name: str, ask: Callable[[], Awaitable[None]], *, seconds: floa
 
 
 async def _mail(res: Resources) -> list[Check]:
-    return [await _check("mail", res.mailer.ping, seconds=_MAIL_SECONDS)] if res.mailer else []
+    return [await _check("mail", res.mailer.ping, _MAIL_SECONDS)] if res.mailer else []
 
 
 async def _database(res: Resources) -> None:

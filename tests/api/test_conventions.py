@@ -348,10 +348,10 @@ ALLOWED = {
     "/v1/search/accounts": "GET",
     "/v1/search/tags": "GET",
     "/v1/limits": "GET",
-    "/livez": "GET",
-    "/readyz": "GET",
-    "/status": "GET",
-    "/status.xml": "GET",
+    "/livez": "GET, HEAD",
+    "/readyz": "GET, HEAD",
+    "/status": "GET, HEAD",
+    "/status.xml": "GET, HEAD",
     "/metrics": "GET",
 }
 

@@ -329,6 +329,11 @@ async def test_keys_of_another_form_are_refused(ada: Client, key: str) -> None:
     invalid(answer, "Idempotency-Key")
 
 
+async def test_two_keys_are_none(ada: Client) -> None:
+    headers = [*ada.headers.items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    invalid(await ada.http.post("/v1/posts", json={"media": [{"id": "1"}]}, headers=headers), "Idempotency-Key")
+
+
 @pytest.mark.parametrize("key", ["a", "a" * 200, 'with spaces and "quotes"', "'; drop table posts; --"])
 async def test_any_other_text_is_a_key(ada: Client, key: str) -> None:
     photo = (await ada.upload())["id"]

@@ -181,6 +181,13 @@ async def test_metrics_are_shown_whatever_is_accepted(http: httpx.AsyncClient, a
     assert "process_start_time_seconds" in answer.text
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/status", "/status.xml"])
+async def test_checkers_may_ask_for_no_body(http: httpx.AsyncClient, path: str) -> None:
+    whole, head = await http.get(path), await http.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
 async def test_metrics_name_routes_and_never_paths(http: httpx.AsyncClient, ada: Client, settings: Settings) -> None:
     await ada.call("GET", f"/v1/accounts/{ada.id}")
     for path in (f"/v1/{secrets.token_hex(8)}", "/v1/accounts/abc", "/v1/posts/1"):

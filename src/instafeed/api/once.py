@@ -139,6 +139,8 @@ async def once(
     ] = None,
 ) -> Once:
     """The request's Once."""
+    if len(request.headers.getlist("idempotency-key")) > 1:
+        raise Invalid("The request is not valid.", errors=(FieldError("Idempotency-Key", "Send one."),))
     if idempotency_key is not None and not (
         idempotency_key.isascii() and idempotency_key.isprintable() and idempotency_key
     ):

@@ -55,12 +55,15 @@ async def get_limits(res: Res) -> schemas.Limits:
     )
 
 
+# Uptime checkers ask by HEAD, too.
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Whether the process answers")
 async def get_livez() -> schemas.Liveness:
     """For a supervisor: does not look at any other server."""
     return schemas.Liveness(alive=True)
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     summary="Whether every part answers",
@@ -76,6 +79,7 @@ async def get_readyz(response: Response, res: Res) -> schemas.Readiness:
     )
 
 
+@router.head("/status", include_in_schema=False)
 @router.get(
     "/status",
     summary="Whether the product works",
@@ -90,6 +94,7 @@ async def get_status(request: Request, response: Response) -> schemas.Status:
     return schemas.Status(status="ok" if found.works else "down", seconds=found.seconds)
 
 
+@router.head("/status.xml", include_in_schema=False)
 @router.get(
     "/status.xml",
     summary="Whether the product works, for Pingdom",
