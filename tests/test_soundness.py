@@ -22,7 +22,7 @@ from tests.test_cli import Done, Run, environ_of, run
 
 __all__ = ["later", "poster", "quiet", "run"]
 
-PARTS = ("indexes", "outbox", "counters", "photos")
+PARTS = ("indexes", "outbox", "counters", "photos", "redis")
 
 
 async def deep(run: Run, settings: Settings) -> Done:
@@ -135,7 +135,7 @@ async def test_every_kind_of_fault_is_found_and_left_as_it_is(
         assert len([line for line in said if line.startswith(("lost_photo", "lost_renditions"))]) == 1
         assert len(said) == 10
         assert [line.split() for line in done.output.splitlines() if line.startswith("FAILED")] == [
-            ["FAILED", part, str(count), "found"] for part, count in zip(PARTS, (1, 4, 3, 2), strict=True)
+            ["FAILED", part, str(count), "found"] for part, count in zip(PARTS[:4], (1, 4, 3, 2), strict=True)
         ]
     assert await state(quiet) == before
 
@@ -160,6 +160,17 @@ async def test_of_many_dead_entries_the_first_are_named_and_all_are_counted(
     assert done.status == 1
     assert findings(done)[-1] == "outbox: 3 more"
     assert ["FAILED", "outbox", "5", "found"] in [line.split() for line in done.output.splitlines()]
+
+
+async def test_a_redis_that_may_forget_is_named(run: Run, fresh_settings: Settings) -> None:
+    async with redis_client(fresh_settings) as redis:
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            done = await deep(run, fresh_settings)
+        finally:
+            await redis.config_set("maxmemory-policy", "noeviction")
+    assert findings(done) == ["redis: maxmemory-policy is allkeys-lru, not noeviction"]
+    assert ["FAILED", "redis", "1", "found"] in [line.split() for line in done.output.splitlines()]
 
 
 def test_what_does_not_answer_is_not_looked_at(run: Run, settings: Settings) -> None:

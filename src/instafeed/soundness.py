@@ -1,5 +1,6 @@
 """Whether what the servers keep is sound, for `instafeed check --deep`: looked at in chunks beside load, and left as it is."""
 
+import re
 from collections.abc import Awaitable, Callable
 
 from instafeed import checks, drift
@@ -65,9 +66,22 @@ async def _photos(res: Resources, tell: Tell) -> int:
     return sum(count for finding, count in sweep.found.items() if finding not in _DUE)
 
 
+async def _redis(res: Resources, tell: Tell) -> int:
+    """What says that a post or a right is gone must stay until it ends: a server that is full may refuse, but not forget."""
+    found = 0
+    for node in await res.redis.nodes():
+        facts: bytes = await node.send("INFO", "memory")
+        policy = re.search(rb"^maxmemory_policy:(\S+)", facts, re.MULTILINE)
+        if policy and policy[1] != b"noeviction":
+            tell(f"redis: maxmemory-policy is {policy[1].decode()}, not noeviction")
+            found += 1
+    return found
+
+
 _PARTS: dict[str, Callable[[Resources, Tell], Awaitable[int]]] = {
     "indexes": _indexes,
     "outbox": _outbox,
     "counters": _counters,
     "photos": _photos,
+    "redis": _redis,
 }
