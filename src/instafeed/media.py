@@ -379,14 +379,18 @@ async def post(
         Invalid, Conflict: the post cannot be published at that time.
         Unavailable: it could not be stored.
     """
+    made: PostView | None = None
 
     async def commit(connection: Connection) -> None:
+        nonlocal made
         caption, alt_text, publish_at = texts()
         photos = [PhotoOfPost(post_id, alt_text)]
-        await posts.add(res, connection, viewer, post_id, caption=caption, photos=photos, publish_at=publish_at)
+        _, made = await posts.add(
+            res, connection, viewer, post_id, caption=caption, photos=photos, publish_at=publish_at
+        )
 
     await receive(res, viewer, post_id, body, size=None, sha256=None, camera_facts=camera_facts, commit=commit)
-    return await posts.get(res, viewer, post_id)
+    return made or await posts.get(res, viewer, post_id)
 
 
 async def get(res: Resources, viewer: Viewer, media_id: int) -> Media:

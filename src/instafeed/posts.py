@@ -59,13 +59,13 @@ async def create(
         Conflict: too many posts of the viewer's wait for their time.
     """
 
-    async def body(connection: Connection) -> int | None:
+    async def body(connection: Connection) -> tuple[int | None, PostView]:
         return await add(res, connection, viewer, post_id, caption=caption, photos=photos, publish_at=publish_at)
 
-    entry = await res.db.transact(body)
+    entry, view = await res.db.transact(body)
     if entry is not None:
         await res.queue.ring(Kind.FAN_OUT, entry)
-    return await get(res, viewer, post_id)
+    return view
 
 
 async def add(
@@ -77,16 +77,23 @@ async def add(
     caption: str,
     photos: list[PhotoOfPost],
     publish_at: datetime | None = None,
-) -> int | None:
-    """What `create` does, in the running transaction; returns the fan-out to ring for, if it is published at once."""
+) -> tuple[int | None, PostView]:
+    """What `create` does, in the running transaction; returns the fan-out to ring for, if it is published at once, and what it
+    made, for after the commit nothing may fail any more.
+    """
     await access.lock_self(connection, viewer)
     if publish_at is not None:
-        if not await scheduled.add(res, connection, viewer, post_id, caption=caption, publish_at=publish_at):
-            return None
-    elif await post_rows.insert(connection, post_id, author_id=viewer.account_id, caption=caption):
+        new = await scheduled.add(res, connection, viewer, post_id, caption=caption, publish_at=publish_at)
+    elif new := await post_rows.insert(connection, post_id, author_id=viewer.account_id, caption=caption):
         await captions.write(connection, viewer, post_id, caption)
-    else:
-        return None
+    entry = None
+    if new:
+        await _claim(connection, viewer, post_id, photos)
+        entry = await publish_when_ready(res, connection, post_id)
+    return entry, await _view(connection, viewer, post_id)
+
+
+async def _claim(connection: Connection, viewer: Viewer, post_id: int, photos: list[PhotoOfPost]) -> None:
     claimed = await media_rows.claim(connection, post_id, viewer.account_id, photos)
     ids = [photo.media_id for photo in photos]
     unusable = tuple(
@@ -96,7 +103,6 @@ async def add(
     )
     if unusable:
         raise MediaUnusable("A post takes photos that you uploaded and have not posted.", errors=unusable)
-    return await publish_when_ready(res, connection, post_id)
 
 
 async def publish_when_ready(res: Resources, connection: Connection, post_id: int) -> int | None:
@@ -150,15 +156,19 @@ async def get(res: Resources, viewer: Viewer, post_id: int) -> PostView:
         NotFound: there is none that the viewer may see.
     """
     async with res.db.acquire() as connection:
-        post = (await post_rows.get_many(connection, [post_id])).get(post_id)
-        if post is None:
-            post = await scheduled.find(connection, viewer, post_id)
-        if post is None:
-            raise NotFound
-        relation = await relation_rows.get(connection, viewer.account_id, post.author.id)
-        if not visible(post, viewer.account_id, relation):
-            raise NotFound
-        return (await reactions.views(connection, viewer, [post]))[0]
+        return await _view(connection, viewer, post_id)
+
+
+async def _view(connection: Connection, viewer: Viewer, post_id: int) -> PostView:
+    post = (await post_rows.get_many(connection, [post_id])).get(post_id)
+    if post is None:
+        post = await scheduled.find(connection, viewer, post_id)
+    if post is None:
+        raise NotFound
+    relation = await relation_rows.get(connection, viewer.account_id, post.author.id)
+    if not visible(post, viewer.account_id, relation):
+        raise NotFound
+    return (await reactions.views(connection, viewer, [post]))[0]
 
 
 async def edit(res: Resources, viewer: Viewer, post_id: int, changes: PostChanges) -> PostView:
@@ -170,18 +180,19 @@ async def edit(res: Resources, viewer: Viewer, post_id: int, changes: PostChange
         Invalid: a photo is not the post's, or is there twice, or is missing in the order; or the post cannot have the time.
     """
 
-    async def body(change: Change) -> int | None:
-        connection = change.connection
+    async def body(change: Change) -> tuple[int | None, PostView]:
+        connection, fan_out = change.connection, None
         waiting = await scheduled.lock(connection, viewer, post_id)
         if waiting is not None and waiting.post_id is None:
-            return await _edit_scheduled(res, connection, waiting, changes)
-        await _edit(res, change, viewer, (waiting and waiting.post_id) or post_id, changes)
-        return None
+            fan_out = await _edit_scheduled(res, connection, waiting, changes)
+        else:
+            await _edit(res, change, viewer, (waiting and waiting.post_id) or post_id, changes)
+        return fan_out, await _view(connection, viewer, post_id)
 
-    fan_out = await transact(res, body)
+    fan_out, view = await transact(res, body)
     if fan_out is not None:
         await res.queue.ring(Kind.FAN_OUT, fan_out)
-    return await get(res, viewer, post_id)
+    return view
 
 
 async def _edit(res: Resources, change: Change, viewer: Viewer, post_id: int, changes: PostChanges) -> None:

@@ -1,17 +1,25 @@
 """Posting, and taking posts back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 
+from instafeed import posts
+from instafeed.errors import Unavailable
+from instafeed.ids import shard_of
+from instafeed.models import PhotoOfPost, PostChanges, Viewer
 from instafeed.resources import Resources
+from instafeed.storage.database import Connection, Database
 from tests.api.answers import ID, anonymous, invalid, is_now, problem
 from tests.client import Client
 from tests.photos import jpeg
 
+T = TypeVar("T")
 SignUp = Callable[..., Awaitable[Client]]
 
 
@@ -293,3 +301,41 @@ async def test_an_edit_of_another_form_is_refused_whole(ada: Client, bob: Client
         invalid(await ada.http.patch(f"/v1/posts/{post['id']}", json=body, headers=ada.headers), *pointers)
     seen = await ada.call("GET", f"/v1/posts/{post['id']}")
     assert (seen["caption"], seen["media"][0]["alt_text"], seen["edited_at"]) == ("mine", "", None)
+
+
+class _GoneAfterCommit(Database):
+    """A database that answers nothing any more once a transaction is committed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._committed = False
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """A connection, if it is there."""
+        if self._committed:
+            raise Unavailable("The database does not answer.")
+        async with self._database.acquire() as connection:
+            yield connection
+
+    async def transact(self, body: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `body` in the last transaction."""
+        made = await super().transact(body)
+        self._committed = True
+        return made
+
+
+async def test_what_is_committed_is_answered_though_the_database_is_gone_by_then(ada: Client, res: Resources) -> None:
+    [photo] = await photos(ada, 1)
+    me = Viewer.of(int(ada.id))
+    post_id = res.ids.next(shard_of(int(ada.id)))
+
+    def until_commit() -> Resources:
+        return replace(res, db=_GoneAfterCommit(res.db))
+
+    made = await posts.create(
+        until_commit(), me, post_id, caption="Dawn", photos=[PhotoOfPost(int(photo), "The harbour")]
+    )
+    assert (made.post.id, made.post.caption, len(made.post.media)) == (post_id, "Dawn", 1)
+    edited = await posts.edit(until_commit(), me, post_id, PostChanges(caption="Dusk"))
+    assert edited.post.caption == "Dusk"
