@@ -19,6 +19,7 @@ from tests.client import Client
 from tests.media.test_leftovers import Later, key_of, later, perform, poster, quiet, ready, sql, store
 from tests.redis import redis_client
 from tests.test_cli import Done, Run, environ_of, run
+from tests.valkey import running_valkeys
 
 __all__ = ["later", "poster", "quiet", "run"]
 
@@ -163,12 +164,8 @@ async def test_of_many_dead_entries_the_first_are_named_and_all_are_counted(
 
 
 async def test_a_redis_that_may_forget_is_named(run: Run, fresh_settings: Settings) -> None:
-    async with redis_client(fresh_settings) as redis:
-        await redis.config_set("maxmemory-policy", "allkeys-lru")
-        try:
-            done = await deep(run, fresh_settings)
-        finally:
-            await redis.config_set("maxmemory-policy", "noeviction")
+    async with running_valkeys(1, **{"maxmemory-policy": "allkeys-lru"}) as [forgetful]:
+        done = await deep(run, fresh_settings.model_copy(update={"redis_url": SecretStr(forgetful.url)}))
     assert findings(done) == ["redis: maxmemory-policy is allkeys-lru, not noeviction"]
     assert ["FAILED", "redis", "1", "found"] in [line.split() for line in done.output.splitlines()]
 

@@ -146,7 +146,7 @@ class Fleet:
         await self.deployed("-H", f"root@{host.address}:{host.port}", "--", f"systemctl start {unit}")
         said = [line.split() for line in host.journal(unit).splitlines()]
         assert said[0] == ["analyzed"]
-        assert said[-1] == ["ok", "photos", "0", "found"]
+        assert said[-1] == ["ok", "redis", "0", "found"]
         assert {word for word, *_ in said[1:]} == {"ok"}
 
     async def versions(self) -> list[str]:
