@@ -96,7 +96,7 @@ def _mail_url(value: SecretStr) -> SecretStr:
     parts = urlsplit(value.get_secret_value())
     try:
         right = parts.path.startswith("/") and not parts.netloc if parts.scheme == "file" else parts.port != 0
-    except ValueError:  # of the port, which is none where the password holds what has to be quoted
+    except ValueError:  # of a port that is too large
         right = False
     if not right or (parts.scheme != "file" and (not parts.hostname or parts.path.strip("/"))):
         raise ValueError("is not a URL of the form smtps://user:password@host:port, all of it percent-encoded")

@@ -1,6 +1,5 @@
 """Whether what the servers keep is sound, for `instafeed check --deep`: looked at in chunks beside load, and left as it is."""
 
-import re
 from collections.abc import Awaitable, Callable
 
 from instafeed import checks, drift
@@ -9,6 +8,7 @@ from instafeed.leftovers import Finding, Sweep
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import indexes, outbox
+from instafeed.storage.connection import facts_of
 
 Tell = Callable[[str], None]
 """Is called with a line about each finding."""
@@ -70,10 +70,9 @@ async def _redis(res: Resources, tell: Tell) -> int:
     """What says that a post or a right is gone must stay until it ends: a server that is full may refuse, but not forget."""
     found = 0
     for node in await res.redis.nodes():
-        facts: bytes = await node.send("INFO", "memory")
-        policy = re.search(rb"^maxmemory_policy:(\S+)", facts, re.MULTILINE)
-        if policy and policy[1] != b"noeviction":
-            tell(f"redis: maxmemory-policy is {policy[1].decode()}, not noeviction")
+        policy = facts_of(await node.send("INFO", "memory")).get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            tell(f"redis: maxmemory-policy is {policy}, not noeviction")
             found += 1
     return found
 

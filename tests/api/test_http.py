@@ -17,6 +17,11 @@ from tests.media.wire import wire
 OPEN = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 
 
+def lasting(**headers: str) -> bytes:
+    """A request after which the connection may go on."""
+    return request("GET", "/livez", headers).replace(b"Connection: close\r\n", b"")
+
+
 def parsed(said: bytes) -> tuple[int, dict[str, str], dict[str, object]]:
     """Status, headers and body of the only answer in `said`, which must be a problem with its own id."""
     head, _, body = said.partition(b"\r\n\r\n")
@@ -90,7 +95,7 @@ async def test_a_giant_path_is_refused(base_url: str) -> None:
 
 async def test_headers_that_come_too_slowly_are_refused(base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_HEAD_SECONDS", 0.3)
-    for before in (b"", request("GET", "/livez").replace(b"Connection: close\r\n", b"")):
+    for before in (b"", lasting()):
         async with wire(base_url) as connection:
             if before:
                 await connection.send(before)
@@ -107,7 +112,7 @@ async def test_headers_that_come_too_slowly_are_refused(base_url: str, monkeypat
 
 async def test_headers_that_came_are_not_late(base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_HEAD_SECONDS", 0.3)
-    one = request("GET", "/livez").replace(b"Connection: close\r\n", b"")
+    one = lasting()
     async with wire(base_url) as connection:
         for _ in range(2):
             await connection.send(one[:20])
@@ -132,7 +137,7 @@ async def test_headers_of_common_size_pass_also_in_small_pieces(base_url: str, a
 
 
 async def test_headers_of_requests_on_one_connection_do_not_add_up(base_url: str, ada: Client) -> None:
-    one = request("GET", "/livez", {"Cookie": "a" * 30_000}).replace(b"Connection: close\r\n", b"")
+    one = lasting(Cookie="a" * 30_000)
     host, _, port = base_url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     for _ in range(5):

@@ -112,6 +112,12 @@ def code_of(error: BaseException | None) -> str:
     return str(error).partition(" ")[0] if isinstance(error, ReplyError) else ""
 
 
+def facts_of(info: bytes) -> dict[str, str]:
+    """What a server answers to INFO, by name."""
+    lines = info.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
 class Node(asyncio.Protocol):
     """A live connection to a server. What is sent through it is executed at most once, by the server with this epoch or
     by none; it is answered within a second, or fails.
@@ -273,8 +279,7 @@ class Node(asyncio.Protocol):
         named.exception()  # a server that lets us have no name will do
         for answer in welcome:
             answer.result()
-        lines = info.result().decode(errors="replace").splitlines()
-        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+        facts = facts_of(info.result())
         self.epoch = facts["run_id"][:_EPOCH_DIGITS]
         self.cluster = facts.get("cluster_enabled") == "1"
         self._fresh = facts.get("loading") == "1" and facts.get("role") == "master"  # replicas load now and again
