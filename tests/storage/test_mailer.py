@@ -1,11 +1,9 @@
 """Mails handed to a real SMTP server: encrypted, authenticated, refused, or not at all."""
 
 import asyncio
-import datetime
 import ssl
 from email import message_from_bytes
 from email.policy import default
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +11,6 @@ from urllib.parse import quote
 import aiosmtplib
 import pytest
 from aiosmtpd.smtp import AuthResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
 from instafeed.errors import Unavailable
@@ -25,43 +20,6 @@ from tests.mail import running_mail_server
 
 SENDER = "instafeed <no-reply@example.org>"
 PASSWORD = "p@ss:w/rd #1"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of this machine's own making, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path_factory.mktemp("tls") / "server.pem"
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file.write_bytes(made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(*form))
-    return file
-
-
-@pytest.fixture
-def tls(certificate: Path) -> ssl.SSLContext:
-    """What a server shows."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
-    return context
-
-
-@pytest.fixture
-def _trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process trust that certificate."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
 
 async def send(url: str, to: str = "ada@example.org") -> None:
@@ -88,7 +46,7 @@ def authenticator(_: Any, __: Any, ___: Any, mechanism: str, data: Any) -> AuthR
     return AuthResult(success=right, handled=right)
 
 
-@pytest.mark.usefixtures("_trusted")
+@pytest.mark.usefixtures("trusted")
 @pytest.mark.filterwarnings("ignore:Session.login_data is deprecated:DeprecationWarning")  # of the server's by itself
 async def test_starttls_goes_before_the_password(tls: ssl.SSLContext) -> None:
     options: dict[str, Any] = {
@@ -105,7 +63,7 @@ async def test_starttls_goes_before_the_password(tls: ssl.SSLContext) -> None:
     assert server.encrypted == [True]
 
 
-@pytest.mark.usefixtures("_trusted")
+@pytest.mark.usefixtures("trusted")
 @pytest.mark.filterwarnings("ignore:Session.login_data is deprecated:DeprecationWarning")  # of the server's by itself
 async def test_a_log_in_is_tried_without_a_mail(tls: ssl.SSLContext) -> None:
     options: dict[str, Any] = {"tls_context": tls, "auth_required": True, "authenticator": authenticator}
@@ -126,7 +84,7 @@ async def test_a_server_without_starttls_gets_neither_password_nor_mail() -> Non
     assert server.taken == []
 
 
-@pytest.mark.usefixtures("_trusted")
+@pytest.mark.usefixtures("trusted")
 async def test_tls_from_the_first_byte(tls: ssl.SSLContext) -> None:
     async with running_mail_server(tls=tls) as server:
         await send(f"smtps://127.0.0.1:{server.port}")

@@ -132,6 +132,11 @@ class Http(HttpToolsProtocol):
             self._slow.cancel()
             self._slow = None
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the client is gone, or what it sent was refused as no request."""
+        return bool(self.transport.is_closing())
+
     def abort(self) -> None:
         """Cut the connection off: closing would wait for a client that takes nothing."""
         self.transport.abort()

@@ -7,8 +7,8 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from instafeed import telemetry
 from instafeed.errors import NotFound, Unavailable
 from instafeed.settings import Settings
 from instafeed.storage.cdn_signing import CdnSigner
+from instafeed.storage.s3_put import Putter
 from instafeed.storage.s3_signing import Signer
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ T = TypeVar("T")
 PART_BYTES = 5 << 20  # the least that S3 takes for a part
 _PIECE_BYTES = 1 << 18
 _SIGNED_SECONDS = 900
+_SIGNED_STEP_SECONDS = 10
 _PART_URL_SECONDS = 3600
 _CONNECT_SECONDS = 3
 _ANSWER_SECONDS = 15
@@ -120,15 +122,22 @@ class Listed:
 
 @asynccontextmanager
 async def _reaching(seconds: float | None = None) -> AsyncIterator[asyncio.Timeout]:
-    """A call of S3, which has so many seconds, by default `_ANSWER_SECONDS`.
+    """A call of S3, which has so many seconds, by default `_ANSWER_SECONDS`. Raises as `_told`."""
+    with _told():
+        async with asyncio.timeout(seconds or _ANSWER_SECONDS) as deadline:
+            yield deadline
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Says what has failed of a call of S3.
 
     Raises:
         NotFound: the object or multipart upload is not there.
         Unavailable: it does not answer, or refuses.
     """
     try:
-        async with asyncio.timeout(seconds or _ANSWER_SECONDS) as deadline:
-            yield deadline
+        yield
     except (BotoCoreError, ClientError, aiohttp.ClientError, OSError) as error:
         if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _GONE:
             raise NotFound from error
@@ -151,21 +160,6 @@ async def _again(call: Callable[[], Awaitable[T]]) -> T:
                 raise
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
     return await call()
-
-
-async def _watched(body: AsyncIterator[bytes], size: int, deadline: asyncio.Timeout) -> AsyncIterator[bytes]:
-    """Passes `size` bytes of `body` on, and asks for no more: S3 may answer before more would come.
-
-    S3 has its time for each piece; how long the pieces may take to come is for others.
-    """
-    while size > 0:
-        deadline.reschedule(None)
-        piece = await anext(body, b"")
-        deadline.reschedule(asyncio.get_running_loop().time() + _ANSWER_SECONDS)
-        if not piece:
-            return
-        size -= len(piece)
-        yield piece
 
 
 class _Part:
@@ -227,6 +221,7 @@ class Blobs:
             "secret_key": settings.s3_secret_key.get_secret_value(),
         }
         self._inside = Signer(endpoint=endpoint, **credentials)
+        self._putter = Putter(self._inside.origin)
         self._outside = Signer(endpoint=settings.s3_public_endpoint or endpoint, **credentials)
         self._cdn: CdnSigner | None = None
         if settings.media_cdn_url and settings.media_cdn_key_pair_id and settings.media_cdn_private_key:
@@ -270,6 +265,7 @@ class Blobs:
 
     async def close(self) -> None:
         """Close the clients."""
+        self._putter.close()
         await self._stack.aclose()
 
     def url(self, key: str) -> str:
@@ -447,28 +443,21 @@ class Blobs:
         cache_control: str | None = None,
         query: str = "",
     ) -> str:
-        headers = {"Content-Length": str(size)}
+        headers = {}
         if content_type is not None:
             headers["Content-Type"] = content_type
         if cache_control is not None:
             headers["Cache-Control"] = cache_control
-        async with (
-            _reaching() as deadline,
-            self._http.put(
-                self._inside_url("PUT", key, query),
-                data=_watched(body, size, deadline),
-                headers=headers,
-                skip_auto_headers=["Content-Type"],
-            ) as answer,
-        ):
-            text = await answer.content.read(2000)
-            if answer.status == 404 and query:
-                raise NotFound
-            # A 200 with a body is an error in disguise: a PUT that went well answers nothing but what it stored.
-            etag = answer.headers.get("ETag")
-            if answer.status != 200 or text.strip() or not etag:
-                raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
-            return etag
+        target = self._sign("PUT", key, query).removeprefix(self._inside.origin)
+        with _told():
+            answer = await self._putter.put(target, headers, body, size=size)
+        if answer.status == 404 and query:
+            raise NotFound
+        # A 200 with a body is an error in disguise: a PUT that went well answers nothing but what it stored.
+        etag = answer.headers.get(b"etag")
+        if answer.status != 200 or answer.body.strip() or not etag:
+            raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
+        return etag.decode("latin-1")
 
     async def _put_held(self, key: str, part: _Part, *, content_type: str | None = None, query: str = "") -> str:
         async def call() -> str:
@@ -607,9 +596,14 @@ class Blobs:
         async with _reaching():
             await self._s3.head_bucket(Bucket=self._bucket)
 
-    def _inside_url(self, method: str, key: str, query: str = "") -> URL:
-        url = self._inside.url(method, self._prefix + key, at=time.time(), seconds=_SIGNED_SECONDS, query=query)
-        return URL(url, encoded=True)
+    def _inside_url(self, method: str, key: str) -> URL:
+        return URL(self._sign(method, key), encoded=True)
+
+    def _sign(self, method: str, key: str, query: str = "") -> str:
+        now = int(time.time())
+        # What is signed of a time costs more than the rest, and is kept.
+        at = now - now % _SIGNED_STEP_SECONDS
+        return self._inside.url(method, self._prefix + key, at=at, seconds=_SIGNED_SECONDS, query=query)
 
     def _name(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}

@@ -24,7 +24,8 @@ class Signer:
         parts = urlsplit(endpoint)
         # As clients send it in the Host header: lower case, and without the port that goes without saying.
         self._host = parts.netloc.lower().removesuffix(_PORTS.get(parts.scheme, ""))
-        self._origin = f"{parts.scheme}://{self._host}"
+        self.origin = f"{parts.scheme}://{self._host}"
+        """What its URLs begin with."""
         self._base = f"{parts.path.rstrip('/')}/{bucket}/"
         self._region = region
         self._access_key = access_key
@@ -55,7 +56,7 @@ class Signer:
             headers, names = f"content-length:{length}\n{headers}", "content-length;host"
         request = f"{method}\n{path}\n{parameters}\n{headers}\n\n{names}\nUNSIGNED-PAYLOAD"
         text = head + hashlib.sha256(request.encode()).hexdigest()
-        return f"{self._origin}{path}?{parameters}&X-Amz-Signature={_hmac(signing_key, text).hex()}"
+        return f"{self.origin}{path}?{parameters}&X-Amz-Signature={_hmac(signing_key, text).hex()}"
 
     def _terms_of(self, at: float, seconds: int, query: str, sized: bool) -> tuple[str, str, bytes]:
         """What URLs of one time have in common: parameters, what is signed before the request, and the key."""
