@@ -228,6 +228,7 @@ async def test_a_wrong_content_digest_is_refused_and_leaves_nothing(author: Clie
         "sha-256=X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=",
         "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:more",
         "md5=:hPSZ3F3YgWyr5PeQz4IFbw==:",
+        f"{digest(b'a')},{digest(b'b')}",
     ],
 )
 async def test_a_content_digest_that_holds_no_sha_256_is_refused_and_leaves_nothing(
@@ -236,3 +237,50 @@ async def test_a_content_digest_that_holds_no_sha_256_is_refused_and_leaves_noth
     async with traces.none(author):
         problem = await author.call("POST", "/v1/media", 422, content=jpeg(), headers={"Content-Digest": value})
     assert problem["errors"][0]["pointer"] == "Content-Digest"
+
+
+async def test_digests_in_several_headers_are_one_list(author: Client, traces: Traces) -> None:
+    data = jpeg()
+
+    async def send(status: int, *digests: str) -> None:
+        headers = [*author.headers.items(), *(("Content-Digest", value) for value in digests)]
+        answer = await author.http.post("/v1/media", content=data, headers=headers)
+        assert answer.status_code == status, answer.text
+
+    await send(201, "md5=:AAAA:", digest(data))
+    await send(201, digest(data), digest(data))
+    async with traces.none(author):
+        await send(422, digest(data), digest(data + b"."))
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "status"),
+    [
+        ([], jpeg(), 201),
+        ([("Idempotency-Key", "k" * 200)], jpeg(), 201),
+        ([("Idempotency-Key", "k" * 201)], jpeg(), 422),
+        ([("Idempotency-Key", "\xe9")], jpeg(), 422),
+        ([("Idempotency-Key", "a"), ("Idempotency-Key", "b")], jpeg(), 422),
+        ([("Content-Digest", "sha-256=:AAAA:")], jpeg(), 422),
+        ([("Content-Digest", "x" * 1001)], jpeg(), 422),
+        ([("Authorization", "Bearer x")], jpeg(), 401),
+        ([("Content-Type", "text/plain")], jpeg(), 201),
+        ([], b"", 400),
+        ([], b"no photo", 415),
+    ],
+)
+async def test_what_is_served_ahead_of_the_framework_is_answered_as_by_it(
+    sign_up: Callable[..., Awaitable[Client]], headers: list[tuple[str, str]], content: bytes, status: int
+) -> None:
+    told = []
+    for query in ("", "?camera_facts=false"):  # parameters are the framework's
+        sender = await sign_up()
+        encoded_headers = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+        if not any(name == "Authorization" for name, _ in headers):
+            encoded_headers.append((b"Authorization", sender.headers["Authorization"].encode()))
+        answer = await sender.http.post(f"/v1/media{query}", content=content, headers=encoded_headers)
+        assert answer.status_code == status, answer.text
+        body = answer.json()
+        assert answer.headers.get("location") == (f"/v1/media/{body['id']}" if status == 201 else None)
+        told.append((set(answer.headers), answer.headers["content-type"], body | {"id": "", "request_id": ""}))
+    assert told[0] == told[1]

@@ -39,6 +39,7 @@ from instafeed.api import (
     tags,
     uploads,
 )
+from instafeed.api.ahead import Ahead
 from instafeed.api.context import RequestContext
 from instafeed.checks import Watch
 from instafeed.events import EventHub
@@ -58,7 +59,11 @@ class Api(FastAPI):
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(**options)
-        self._outermost = RequestContext(feeds.HomeFeed(super().__call__), allowed_hosts=settings.allowed_hosts)
+        ahead = Ahead(
+            super().__call__,
+            {("GET", feeds.PATH): feeds.ahead, ("POST", media.PATH): media.ahead},
+        )
+        self._outermost = RequestContext(ahead, allowed_hosts=settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -65,6 +65,18 @@ async def authenticate(request: Request, res: Resources) -> Viewer:
     return viewer
 
 
+async def admit(request: Request, res: Resources, policy: Policy) -> Viewer:
+    """Who sends a request, which is counted under a policy.
+
+    Raises:
+        Unauthenticated: as `authenticate`.
+        RateLimited: it was one request too many.
+    """
+    viewer = await authenticate(request, res)
+    await limits.count(request, res, policy, str(viewer.account_id))
+    return viewer
+
+
 class _Authenticated:
     """Asks for a valid token and counts the request under a policy."""
 
@@ -72,9 +84,7 @@ class _Authenticated:
         self._policy = policy
 
     async def __call__(self, request: Request, res: Res, _: Annotated[object, Depends(bearer)]) -> Viewer:
-        viewer = await authenticate(request, res)
-        await limits.count(request, res, self._policy, str(viewer.account_id))
-        return viewer
+        return await admit(request, res, self._policy)
 
 
 Reader = Annotated[Viewer, Depends(_Authenticated(limits.READ))]

@@ -4,10 +4,11 @@ from functools import partial
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope, Send
 
 from instafeed import captions, feeds, models, sessions
 from instafeed.api import limits, mentions, present, schemas
+from instafeed.api.ahead import Serve
 from instafeed.api.dependencies import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -19,8 +20,7 @@ from instafeed.api.dependencies import (
     count_stranger,
     resources,
 )
-from instafeed.api.errors import from_error
-from instafeed.errors import InstafeedError, Invalid, Unauthenticated, Unavailable
+from instafeed.errors import Invalid, Unauthenticated, Unavailable
 from instafeed.resources import Resources
 
 router = APIRouter(tags=["feeds"])
@@ -28,11 +28,11 @@ router = APIRouter(tags=["feeds"])
 _Answer = tuple[bytes, list[tuple[bytes, bytes]]]
 """Body and headers of a page."""
 
-_PATH = "/v1/feed"
+PATH = "/v1/feed"
 _CURSOR_CHARACTERS = 100
 
 
-@router.get(_PATH, summary="My home feed", response_model=schemas.PostList)
+@router.get(PATH, summary="My home feed", response_model=schemas.PostList)
 async def get_feed(res: Res, viewer: Reader, page: Page) -> Response:
     """The posts of the accounts that you follow and your own, newest first, to the very end."""
     found = await feeds.read_home(
@@ -42,32 +42,16 @@ async def get_feed(res: Res, viewer: Reader, page: Page) -> Response:
     return Response(body, headers={name.decode(): value.decode() for name, value in headers})
 
 
-class HomeFeed:
-    """Serves `GET /v1/feed` ahead of the framework, which would take longer than the page itself, and asks Redis for the
-    session, the rate limit and the page in two trips. A query that is not quite ordinary is left to the framework, and so is
-    everything else.
-    """
+def ahead(scope: Scope) -> Serve | None:
+    """Asks Redis for the session, the rate limit and the page in two trips. None for a query that is not quite ordinary."""
+    query = _query(scope["query_string"])
+    return None if query is None else partial(_serve, query)
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        query = None
-        if scope["type"] == "http" and scope["path"] == _PATH and scope["method"] == "GET":
-            query = _query(scope["query_string"])
-        if query is None:
-            await self._app(scope, receive, send)
-            return
-        scope["state"]["route"] = _PATH
-        request = Request(scope)
-        try:
-            body, headers = await _get_feed(request, *query)
-        except InstafeedError as error:
-            await from_error(request, error)(scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+async def _serve(query: tuple[int, str | None], request: Request, send: Send) -> None:
+    body, headers = await _get_feed(request, *query)
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _query(query_string: bytes) -> tuple[int, str | None] | None:
@@ -88,7 +72,7 @@ async def _get_feed(request: Request, limit: int, cursor: str | None) -> _Answer
     try:
         claim = await sessions.begin_authenticate(res, bearer_token(request))
         try:
-            page = PageRequest.of(res, claim.account_id, _PATH, limit=limit, cursor=cursor)
+            page = PageRequest.of(res, claim.account_id, PATH, limit=limit, cursor=cursor)
             look = await feeds.begin_read(res, claim.account_id, below=page.below, limit=limit)
         except Invalid as error:
             refused = error

@@ -21,6 +21,7 @@ from instafeed.resources import Resources
 from instafeed.storage import idempotency
 from instafeed.storage.idempotency import Found, Hold, Owner
 
+KEY_CHARACTERS = 200
 _KEPT_HEADERS = ("content-type", "location")
 _HOLE = b"\0"
 """Stands for a secret in what is kept. JSON has no such byte."""
@@ -113,7 +114,7 @@ class Once:
         else:
             # A photo is not read twice: its length and digest stand for it.
             body = b""
-            told += [request.headers.get(name, "") for name in ("content-length", "content-digest")]
+            told += [",".join(request.headers.getlist(name)) for name in ("content-length", "content-digest")]
         secret = self._res.settings.secret_key.get_secret_value().encode()
         return hmac.digest(secret, "\0".join(told).encode() + b"\0" + body, hashlib.sha256)
 
@@ -133,7 +134,7 @@ async def once(
             alias="Idempotency-Key",
             description="Any text of your choice, new for each new thing. A request that is sent again with it within 24"
             " hours is done once and answered the same.",
-            max_length=200,
+            max_length=KEY_CHARACTERS,
             examples=["7c9e6679-7425-40de-944b-e07fc1f90ae7"],
         ),
     ] = None,

@@ -69,10 +69,10 @@ async def upload_part(
     viewer: PartUploader,
     upload_id: UploadId,
     part_number: PartNumber,
-    content_digest: ContentDigest = None,
+    _: ContentDigest = None,
 ) -> None:
     """Stream a part in. Sent again, it takes the place of the one before; if that fails, the one before stays."""
-    sha256, size = sent_digest(content_digest), sent_length(request)
+    sha256, size = sent_digest(request), sent_length(request)
     await uploads.put_part(res, viewer, upload_id, part_number, sent_bytes(request), size=size, sha256=sha256)
 
 
