@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from annotated_types import Ge, Gt, Le
 from pydantic import SecretStr
 
 from instafeed.cli import main
@@ -193,6 +195,10 @@ def test_check_says_that_the_schema_is_not_up_to_date(run: Run, settings: Settin
         ({"allowed_hosts": "api.example.org:8443"}, "INSTAFEED_ALLOWED_HOSTS"),
         ({"allowed_hosts": "*.example.org"}, "INSTAFEED_ALLOWED_HOSTS"),
         ({"sentry_dsn": "https://hidden-word@host"}, "INSTAFEED_SENTRY_DSN"),
+        ({"database_url": "postgresql://host/db?sslmode=hidden-word"}, "INSTAFEED_DATABASE_URL"),
+        ({"upload_grace_seconds": "inf"}, "INSTAFEED_UPLOAD_GRACE_SECONDS"),
+        ({"upload_silence_seconds": "nan"}, "INSTAFEED_UPLOAD_SILENCE_SECONDS"),
+        ({"session_days": "99999999999"}, "INSTAFEED_SESSION_DAYS"),
     ],
 )
 def test_wrong_settings_are_named_without_their_values(
@@ -217,6 +223,18 @@ def test_settings_are_taken_as_operators_write_them(settings: Settings) -> None:
     )
     assert Settings.from_environ(environ).allowed_hosts == ("api.example.org", "[::1]", "127.0.0.1")
     assert Settings.from_environ(environ | {PREFIX + "SENTRY_DSN": ""}).sentry_dsn == SecretStr("")
+
+
+def test_every_number_has_bounds() -> None:
+    numbers = {
+        name: field.metadata
+        for name, field in Settings.model_fields.items()
+        if {int, float} & {field.annotation, *get_args(field.annotation)}
+    }
+    assert "originals_days" in numbers
+    for name, bounds in numbers.items():
+        assert any(isinstance(bound, Ge | Gt) for bound in bounds), name
+        assert any(isinstance(bound, Le) for bound in bounds), name
 
 
 @pytest.mark.parametrize("command", ["serve", "worker", "migrate"])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
@@ -15,6 +15,7 @@ PREFIX = "INSTAFEED_"
 
 Network = IPv4Network | IPv6Network
 MIB = 1 << 20
+GIB = 1 << 30
 
 
 def _split(value: object) -> object:
@@ -53,6 +54,15 @@ def _url(*schemes: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+_SSL_MODES = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
+
+
+def _ssl_mode(value: SecretStr) -> SecretStr:
+    if not _SSL_MODES.issuperset(parse_qs(urlsplit(value.get_secret_value()).query).get("sslmode", ())):
+        raise ValueError("has an sslmode that is none of PostgreSQL's")
+    return value
 
 
 def _endpoint(value: str) -> str:
@@ -123,7 +133,7 @@ def _sender(value: str) -> str:
 
 _SNS_APPLICATION = r"^arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{{12}}:app/{}/[A-Za-z0-9._-]+$"
 
-DatabaseUrl = Annotated[SecretStr, _url("postgresql", "postgres")]
+DatabaseUrl = Annotated[SecretStr, _url("postgresql", "postgres"), AfterValidator(_ssl_mode)]
 MailUrl = Annotated[SecretStr, _url("smtps", "smtp+starttls", "smtp", "file"), AfterValidator(_mail_url)]
 RedisUrl = Annotated[SecretStr, _url("redis", "rediss", "unix")]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
@@ -211,21 +221,21 @@ class Settings(BaseModel):
     rate_limits: Literal["on", "off"] = "on"
     """`off` for load tests; refused in production."""
 
-    upload_max_bytes: int = Field(default=40 * MIB, ge=1024)
+    upload_max_bytes: int = Field(default=40 * MIB, ge=1024, le=5 * GIB)
     """Largest photo, in bytes."""
-    upload_max_pixels: int = Field(default=100_000_000, ge=1)
+    upload_max_pixels: int = Field(default=100_000_000, ge=1, le=1_000_000_000)
     """Largest photo, in pixels (width times height)."""
-    upload_min_bytes_per_second: int = Field(default=4096, ge=1)
+    upload_min_bytes_per_second: int = Field(default=4096, ge=1, le=GIB)
     """An upload that is slower, after its grace, is refused."""
-    upload_grace_seconds: float = Field(default=10, gt=0)
+    upload_grace_seconds: float = Field(default=10, gt=0, le=3600)
     """What a slow client may be late, in seconds."""
-    upload_silence_seconds: float = Field(default=60, gt=0)
+    upload_silence_seconds: float = Field(default=60, gt=0, le=3600)
     """For how many seconds a client may send nothing, however much it sent before."""
-    upload_parts_in_memory: int = Field(default=16, ge=1)
+    upload_parts_in_memory: int = Field(default=16, ge=1, le=10_000)
     """How many 5 MiB parts one process holds at once, for uploads without a Content-Length."""
     upload_expiry_seconds: int = Field(default=86_400, ge=60, le=7 * 86_400)
     """A resumable upload that is not completed within this time is dropped."""
-    upload_max_open: int = Field(default=50, ge=1)
+    upload_max_open: int = Field(default=50, ge=1, le=10_000)
     """How many resumable uploads an account may have open."""
     media_url_seconds: int = Field(default=3600, ge=60, le=86_400)
     """A photo's signed URL lives for at least this and at most twice this."""
@@ -237,9 +247,9 @@ class Settings(BaseModel):
     """The id that CloudFront gave the public key."""
     media_cdn_private_key: Annotated[SecretStr, AfterValidator(_signing_key)] | None = None
     """The private key, in PEM, its line ends written `\\n` where a variable has one line: ECDSA P-256, or RSA with 2048 bits."""
-    media_unposted_seconds: int = Field(default=86_400, ge=3600)
+    media_unposted_seconds: int = Field(default=86_400, ge=3600, le=365 * 86_400)
     """A photo that is uploaded and not posted within this time is deleted."""
-    originals_days: int | None = Field(default=None, ge=1)
+    originals_days: int | None = Field(default=None, ge=1, le=36_500)
     """What a phone sent is deleted after this long, its renditions stay. Default: it is kept with its post."""
 
     rendition_sizes: Annotated[
@@ -264,14 +274,14 @@ class Settings(BaseModel):
     """Post ids that Redis keeps of each home feed; older posts come from PostgreSQL."""
     feed_buckets: int = Field(default=64, ge=1, le=8192)
     """Feeds are spread over this many Redis hash slots."""
-    feed_idle_days: int = Field(default=14, ge=1)
+    feed_idle_days: int = Field(default=14, ge=1, le=36_500)
     """A feed that nobody reads for this long leaves Redis, and is rebuilt when it is read again."""
     fan_out_chunk: int = Field(default=50_000, ge=1, le=100_000)
     """Followers that a worker takes at a time of a post with many; a killed worker's are taken by another one."""
-    celebrity_followers: int = Field(default=100_000, ge=1)
+    celebrity_followers: int = Field(default=100_000, ge=1, le=1_000_000_000)
     """The posts of an account with more followers are not pushed to them, but merged when a feed is read."""
 
-    session_days: int = Field(default=90, ge=1)
+    session_days: int = Field(default=90, ge=1, le=36_500)
     """A session that is not used for this long ends."""
 
     metrics_port: int = Field(default=0, ge=0, le=65_535)

@@ -1,7 +1,7 @@
 """Errors as HTTP says them: one table of statuses, one form of body (`application/problem+json`, RFC 9457)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -150,11 +150,14 @@ def _methods(request: Request) -> str:
     return ", ".join(sorted(found))
 
 
+def body_pointer(parts: Iterable[str | int]) -> str:
+    """A JSON pointer into the body (RFC 6901); of long names as much as tells them apart."""
+    return "".join(f"/{str(part)[:100].replace('~', '~0').replace('/', '~1')}" for part in parts)
+
+
 def _pointer(location: Sequence[str | int]) -> str:
     """A JSON pointer for what is in the body, the plain name for a parameter."""
-    if location[0] == "body":
-        return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')[:100]}" for part in location[1:])
-    return str(location[-1])
+    return body_pointer(location[1:]) if location[0] == "body" else str(location[-1])
 
 
 def _detail(item: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from instafeed.api.dependencies import resources
+from instafeed.api.errors import body_pointer
 from instafeed.api.media import sent_bytes, sent_length
 from instafeed.api.schemas import TimeIn
 from instafeed.api.text import AltText, Caption
@@ -44,7 +45,7 @@ def _validated(texts: dict[str, bytes]) -> Fields:
         raise MalformedBody("A text of the form is not UTF-8.") from None
     except ValidationError as error:
         fields = tuple(
-            FieldError("".join(f"/{part}" for part in item["loc"]), item["msg"].removeprefix("Value error, "))
+            FieldError(body_pointer(item["loc"]), item["msg"].removeprefix("Value error, "))
             for item in error.errors(include_input=False, include_url=False)
         )
         raise Invalid(errors=fields) from None
@@ -100,7 +101,7 @@ class PhotoForm:
                 if name == "photo":
                     break
                 if name not in _TEXTS:
-                    raise Invalid.at(f"/{name[:100]}", "Is not a field of this form.")
+                    raise Invalid.at(body_pointer([name]), "Is not a field of this form.")
                 if name in self._texts:
                     raise Invalid.at(f"/{name}", "Is there twice.")
                 self._texts[name] = b""
