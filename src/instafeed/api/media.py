@@ -38,8 +38,8 @@ ContentDigest = Annotated[
     str | None,
     Header(
         alias="Content-Digest",
-        description="RFC 9530. Refused if the bytes do not match, or if no `sha-256` is among the digests: what you"
-        " want checked is checked.",
+        description="RFC 9530. Refused if the bytes do not match, or if not just one `sha-256` is among the digests: what"
+        " you want checked is checked.",
         max_length=_DIGEST_CHARACTERS,
         examples=["sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:"],
     ),
