@@ -149,21 +149,26 @@ async def test_what_was_idle_for_long_is_not_used(monkeypatch: pytest.MonkeyPatc
     assert len(server) == 2
 
 
+class Endless:
+    """A body that goes on until nobody asks for more."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.sent += 1
+            yield PIECE
+            await asyncio.sleep(0.001)
+
+
 async def test_an_early_answer_ends_the_body() -> None:
     async with serving(REFUSED) as (server, putter):
         server.patience, server.closes = 10, True
-        sent = 0
-
-        async def endless() -> AsyncIterator[bytes]:
-            nonlocal sent
-            while True:
-                sent += 1
-                yield PIECE
-                await asyncio.sleep(0.001)
-
-        answer = await putter.put("/k", {}, endless(), size=1 << 40)
+        body = Endless()
+        answer = await putter.put("/k", {}, aiter(body), size=1 << 40)
         assert (answer.status, answer.body) == (403, b"no")
-        assert sent < 10_000
+        assert body.sent < 10_000
         server.patience, server.answer = None, STORED
         assert (await put(putter)).status == 200
     assert len(server) == 2, "the rest of the body would have been the next request"
@@ -172,14 +177,8 @@ async def test_an_early_answer_ends_the_body() -> None:
 async def test_what_is_stored_before_its_end_is_not_stored() -> None:
     async with serving() as (server, putter):
         server.patience = 10
-
-        async def waiting() -> AsyncIterator[bytes]:
-            yield PIECE
-            await asyncio.sleep(0.2)
-            yield PIECE
-
         with pytest.raises(ConnectionError, match="end"):
-            await putter.put("/k", {}, waiting(), size=2 * len(PIECE))
+            await putter.put("/k", {}, aiter(Endless()), size=1 << 40)
 
 
 async def test_go_on_is_no_answer() -> None:
@@ -234,18 +233,15 @@ async def test_silence_and_a_server_that_takes_nothing_have_an_end(monkeypatch: 
 
 
 async def test_a_slow_body_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_put, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(s3_put, "_ANSWER_SECONDS", 1.0)
+
+    async def slow() -> AsyncIterator[bytes]:
+        for _ in range(2):
+            yield PIECE
+            await asyncio.sleep(1.2)
+
     async with serving() as (_, putter):
-        slow = pieces(3, lambda: asyncio.sleep(0.5))
-        async with asyncio.timeout(10):
-            assert (await putter.put("/k", {}, slow, size=3 * len(PIECE))).status == 200
-
-            async def late() -> AsyncIterator[bytes]:
-                yield PIECE
-                await asyncio.sleep(0.5)
-                yield PIECE
-
-            assert (await putter.put("/k", {}, late(), size=2 * len(PIECE))).status == 200
+        assert (await putter.put("/k", {}, slow(), size=2 * len(PIECE))).status == 200
 
 
 async def test_a_body_that_fails_is_not_stored() -> None:
