@@ -122,14 +122,14 @@ class Listed:
 
 @asynccontextmanager
 async def _reaching(seconds: float | None = None) -> AsyncIterator[asyncio.Timeout]:
-    """A call of S3, which has so many seconds, by default `_ANSWER_SECONDS`. Raises as `_told`."""
-    with _told():
+    """A call of S3, which has so many seconds, by default `_ANSWER_SECONDS`. Raises as `_in_our_words`."""
+    with _in_our_words():
         async with asyncio.timeout(seconds or _ANSWER_SECONDS) as deadline:
             yield deadline
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _in_our_words() -> Iterator[None]:
     """Says what has failed of a call of S3.
 
     Raises:
@@ -449,7 +449,7 @@ class Blobs:
         if cache_control is not None:
             headers["Cache-Control"] = cache_control
         target = self._sign("PUT", key, query).removeprefix(self._inside.origin)
-        with _told():
+        with _in_our_words():
             answer = await self._putter.put(target, headers, body, size=size)
         if answer.status == 404 and query:
             raise NotFound
