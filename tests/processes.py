@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
@@ -15,6 +14,7 @@ from pydantic import SecretStr
 from instafeed.dev.process import Child
 from instafeed.settings import PREFIX, Settings
 from tests.client import eventually, http_client
+from tests.ports import free_port
 
 MIB = 1 << 20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -93,9 +93,7 @@ async def running_api_process(settings: Settings, *command: str, log: Path | Non
     """`instafeed serve`, once it answers; `command` is what to start instead of `-m instafeed`. What it says goes to `log`,
     if there is one.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     api_url = f"http://127.0.0.1:{port}"
     started = _running(settings, "serve", "--port", str(port), command=command or ("-m", "instafeed"), log=log)
     async with started as child, http_client() as http:
@@ -107,7 +105,7 @@ async def running_api_process(settings: Settings, *command: str, log: Path | Non
             except httpx.TransportError:
                 return False
 
-        await eventually(answers, seconds=30)
+        await eventually(answers, seconds=90)
         yield Api(child, api_url)
 
 
@@ -120,4 +118,4 @@ async def _running(
     try:
         yield child
     finally:
-        await child.stop(signal.SIGTERM, seconds=5)
+        await child.stop(signal.SIGTERM, seconds=20)

@@ -3,11 +3,9 @@
 import asyncio
 import importlib.util
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,25 +18,11 @@ import httpx
 from instafeed.dev.process import Child
 from tests.client import eventually, http_client
 from tests.deploy.compose import COMPOSE, DEPLOY, ROOT
+from tests.ports import free_ports
 
 HOST = "127.0.0.1"
 _SCRIPTS = Path(sysconfig.get_path("scripts"))
 _WEED_PORTS = ("s3", "s3", "master", "master", "volume", "volume", "filer", "filer")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that outgoing connections get."""
-    found: list[int] = []
-    for port in random.sample(range(12_000, 32_000), k=2000):
-        with socket.socket() as attempt:
-            try:
-                attempt.bind((HOST, port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("no free ports")
 
 
 def program(name: str) -> str | None:
@@ -139,7 +123,7 @@ class Machine:
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 output, _ = await process.communicate()
         finally:
             if process.returncode is None:
@@ -189,7 +173,7 @@ class Machine:
                 return answer.is_success
 
             try:
-                await eventually(probe, seconds=30)
+                await eventually(probe, seconds=90)
             except AssertionError as error:
                 log = self.log(service).read_text(errors="replace")[-2000:]
                 raise AssertionError(f"{service}: {error}; it said {said}, and wrote {log}") from None

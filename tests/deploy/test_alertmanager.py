@@ -17,8 +17,9 @@ import pytest
 from instafeed.dev.process import Child
 from tests.client import eventually, http_client
 from tests.deploy.compose import DEPLOY
-from tests.deploy.running import HOST, free_ports, program
+from tests.deploy.running import HOST, program
 from tests.deploy.test_alerts import alerts
+from tests.ports import free_ports
 
 PROGRAM = program("prometheus-alertmanager") or program("alertmanager")
 if PROGRAM is None:

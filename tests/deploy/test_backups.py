@@ -19,7 +19,8 @@ from instafeed.storage import migrations
 from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
 from tests.deploy.compose import DEPLOY
-from tests.deploy.running import HOST, free_ports
+from tests.deploy.running import HOST
+from tests.ports import free_ports
 
 
 class _Archiving(Postgres):

@@ -27,7 +27,8 @@ from tests.client import Client, eventually, http_client
 from tests.conftest import make_settings
 from tests.deploy.compose import DEPLOY, ROOT
 from tests.deploy.hosts import SshHost, make_key, missing
-from tests.deploy.running import free_ports, write_nginx
+from tests.deploy.running import write_nginx
+from tests.ports import free_ports
 from tests.processes import environ_of
 
 DEPLOYS = int(os.environ.get("DEPLOYS", "1"))

@@ -20,8 +20,9 @@ from instafeed.dev.process import Child
 from instafeed.settings import Settings
 from tests.client import Client, eventually, http_client
 from tests.deploy.compose import DEPLOY
-from tests.deploy.running import HOST, free_ports, program
+from tests.deploy.running import HOST, program
 from tests.photos import jpeg
+from tests.ports import free_ports
 from tests.processes import running_api_process, running_worker
 from tests.relay import running_relay
 from tests.valkey import running_valkeys

@@ -18,7 +18,8 @@ import pytest
 from instafeed.dev.process import Child
 from tests.client import eventually
 from tests.deploy.compose import DEPLOY
-from tests.deploy.running import HOST, free_ports, program
+from tests.deploy.running import HOST, program
+from tests.ports import free_ports
 
 PROGRAM = program("munin-node")
 if PROGRAM is None:
