@@ -25,8 +25,9 @@ from instafeed.settings import MIB
 from instafeed.storage.s3_signing import Signer
 from tests.client import Client, eventually, http_client
 from tests.deploy.compose import COMPOSE, DEPLOY
-from tests.deploy.running import HOST, Machine, free_ports, nginx_command, program, write_nginx
+from tests.deploy.running import HOST, Machine, nginx_command, program, write_nginx
 from tests.photos import jpeg, large_jpeg
+from tests.ports import free_ports
 
 if program("nginx") is None:
     pytest.skip("nginx is not installed", allow_module_level=True)
@@ -55,6 +56,11 @@ async def _counted(machine: Machine, name: str) -> float:
 async def _received(machine: Machine) -> float:
     """Bytes of photos that have reached the APIs so far."""
     return await _counted(machine, "instafeed_upload_bytes_total")
+
+
+def _logged(log: Path) -> list[dict[str, Any]]:
+    """What nginx has logged of requests, but for a line that is just being written."""
+    return [json.loads(line) for line in log.read_text().split("\n")[:-1] if line.startswith("{")]
 
 
 def _problem(answer: httpx.Response) -> dict[str, Any]:
@@ -124,7 +130,7 @@ async def test_a_client_that_vanishes_ends_its_upload(nginx: Machine, phone: htt
         return await _received(nginx) > received
 
     async def heard() -> bool:
-        return await _counted(nginx, _GIVEN_UP) == given_up + 1
+        return await _counted(nginx, _GIVEN_UP) > given_up
 
     await eventually(came)
     writer.transport.abort()
@@ -177,7 +183,7 @@ async def test_too_large_is_said_before_it_is_sent(nginx: Machine) -> None:
     ):
         reader, writer = await asyncio.open_connection(HOST, nginx.ports["nginx"])
         writer.write(f"POST {path} HTTP/1.1\r\nHost: {API_HOST}\r\nContent-Length: {length}\r\n\r\n".encode())
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         assert head.startswith(b"HTTP/1.1 413 ")
         assert b"application/problem+json" in head
         body = await reader.readexactly(int(re.findall(rb"(?i)content-length: (\d+)", head)[0]))
@@ -208,10 +214,10 @@ async def test_events_come_as_they_happen(phone: httpx.AsyncClient) -> None:
     async with phone.stream("GET", "/v1/feed/events", headers=follower.headers) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = stream.aiter_lines()
-        first = await asyncio.wait_for(anext(lines), 5)
+        first = await asyncio.wait_for(anext(lines), 20)
         assert first.startswith("retry:")
         post = await author.post("live")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             async for line in lines:
                 if line.startswith("data:"):
                     assert post["id"] in line
@@ -310,7 +316,7 @@ class TestPhotos:
                 assert (await http.get(spoilt)).status_code == 403
 
         async def logged() -> list[dict[str, Any]]:
-            lines = [json.loads(line) for line in nginx.log("nginx").read_text().splitlines() if line.startswith("{")]
+            lines = _logged(nginx.log("nginx"))
             found = [line for line in lines if line["path"].endswith("/c/1080.jpg")]
             return found if len(found) == 5 else []
 
@@ -327,7 +333,7 @@ class TestPhotos:
         await eventually(logged)
         text = nginx.log("nginx").read_text()
         assert "X-Amz-Signature" not in text
-        assert all(json.loads(line)["status"] for line in text.splitlines() if line.startswith("{"))
+        assert all(line["status"] for line in _logged(nginx.log("nginx")))
 
 
 async def test_nginx_is_healthy_while_it_answers(nginx: Machine) -> None:
@@ -372,7 +378,7 @@ async def test_no_request_fails_when_an_api_dies_but_one_that_must_not_be_done_t
     async def shared() -> bool:
         # One that was restarted a moment ago may be left alone by nginx for 2 s.
         await asyncio.gather(*(reader.call("GET", path) for _ in range(4)), asyncio.sleep(0.1))
-        logged = [json.loads(line) for line in nginx.log("nginx").read_text().splitlines() if line.startswith("{")]
+        logged = _logged(nginx.log("nginx"))
         asked = {line["upstream"] for line in logged if line["path"] == path}
         return asked >= {nginx.url(name).removeprefix("http://") for name in ("api-1", "api-2")}
 
@@ -679,7 +685,7 @@ async def test_a_line_of_the_log_is_json_whatever_was_asked_for(echo: tuple[Echo
         writer.close()
 
     async def logged() -> list[bytes]:
-        found = [line for line in (tmp_path / "log").read_bytes().splitlines() if line.startswith(b"{")]
+        found = [line for line in (tmp_path / "log").read_bytes().split(b"\n")[:-1] if line.startswith(b"{")]
         return found if len(found) == len(asked) else []
 
     paths = [json.loads(line.decode())["path"] for line in await eventually(logged)]
@@ -730,7 +736,7 @@ async def test_what_is_no_request_is_refused_in_the_same_words(echo: tuple[Echo,
     for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01 a TLS hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
         reader, writer = await asyncio.open_connection(HOST, int(url.rpartition(":")[2]))
         writer.write(nonsense)
-        said = await asyncio.wait_for(reader.read(), 5)
+        said = await asyncio.wait_for(reader.read(), 20)
         assert said.startswith(b"HTTP/1.1 400 "), said
         assert b'"status":400' in said
         writer.close()

@@ -22,7 +22,8 @@ from instafeed.storage.database import Connection
 from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
 from tests.deploy.compose import DEPLOY
-from tests.deploy.running import HOST, free_ports, program
+from tests.deploy.running import HOST, program
+from tests.ports import free_ports
 from tests.test_cli import Run, environ_of, run
 from tests.workers import running_workers
 
@@ -122,7 +123,9 @@ async def test_nobody_gets_what_another_asked_for(fresh_settings: Settings) -> N
                 await connection.execute("select pg_advisory_xact_lock($1)", number)
                 return int(
                     await connection.fetchval(
-                        "select count(*) from pg_locks where locktype = 'advisory' and objid = $1", number
+                        "select count(*) from pg_locks join pg_database on pg_database.oid = database"
+                        " where locktype = 'advisory' and objid = $1 and datname = current_database()",
+                        number,
                     )
                 )
 

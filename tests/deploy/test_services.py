@@ -13,8 +13,9 @@ from redis.exceptions import AuthenticationError
 
 from tests.client import eventually, http_client
 from tests.deploy.compose import COMPOSE, DEPLOY
-from tests.deploy.running import Machine, free_ports, packaged, program
+from tests.deploy.running import Machine, packaged, program
 from tests.deploy.test_alerts import charts
+from tests.ports import free_ports
 
 HEALTH = ["api-1", "api-2", "worker", "media-worker", "valkey-feeds", "valkey-queue", "seaweedfs"]
 
@@ -110,7 +111,7 @@ async def test_prometheus_reads_everybodys_metrics(machine: Machine) -> None:
             states = [(result["metric"]["job"], result["value"][1]) for result in found["data"]["result"]]
             return sorted(states) == [("api", "1"), ("api", "1"), ("prometheus", "1"), ("worker", "1"), ("worker", "1")]
 
-        await eventually(up, seconds=20)
+        await eventually(up, seconds=60)
         found = (await http.get("/api/v1/label/__name__/values")).json()["data"]
         assert {"instafeed_http_requests_total", "instafeed_outbox_dead"} <= set(found), json.dumps(found)
 
