@@ -22,13 +22,22 @@ def _parents() -> dict[int, int]:
     return found
 
 
+def _decodes(pid: int) -> bool:
+    """Whether it decodes photos, for the workers of other tests."""
+    try:
+        return b"instafeed.imaging" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def processes() -> Callable[[int], set[int]]:
-    """Of a process id: all processes that descend from it, but those of the servers that serve all tests."""
+    """Of a process id: all processes that descend from it, but those of what serves all tests."""
     shared = {pid for pid, parent in _parents().items() if parent == os.getpid()}
 
     def descendants(root: int) -> set[int]:
         parents = _parents()
+        shared.update(pid for pid, parent in parents.items() if parent == os.getpid() and _decodes(pid))
         found: set[int] = set()
         generation = {root}
         while generation:
