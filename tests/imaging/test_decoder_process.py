@@ -190,7 +190,7 @@ async def test_whatever_is_done_to_a_file(decoder: Decoder, kind: str, tmp_path:
     chance = random.Random(kind)
     source = tmp_path / "source"
     buffer = io.BytesIO()
-    Image.effect_noise((90, 60), 60).convert("RGB").save(buffer, kind)
+    Image.frombytes("RGB", (90, 60), chance.randbytes(90 * 60 * 3)).save(buffer, kind)
     for _ in range(4):
         content = bytearray(buffer.getvalue())
         for _ in range(chance.randint(1, 20)):
@@ -244,13 +244,13 @@ async def test_too_much_memory(decoder: Decoder, kind: str, mebibytes: int, tmp_
 async def test_too_much_processor_time(decoder: Decoder, slow: Path, out: Path) -> None:
     start = time.monotonic()
     assert await refused(decoder, slow, out, Limits(cpu_seconds=1)) is Reason.TOOK_TOO_LONG
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < LIMITS.cpu_seconds
 
 
 async def test_too_long(decoder: Decoder, slow: Path, out: Path) -> None:
     start = time.monotonic()
     assert await refused(decoder, slow, out, Limits(wall_seconds=0.4)) is Reason.TOOK_TOO_LONG
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < LIMITS.cpu_seconds
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
@@ -524,8 +524,15 @@ async def test_cancelled_at_any_moment(decoder: Decoder, tiny: Path, out: Path) 
 
 
 async def test_cancelled_at_any_moment_of_the_start(broken: Callable[[str], Decoder], tiny: Path, out: Path) -> None:
-    before = children()
-    decoder = broken(process._START)
+    decoder = broken(f"{process._START}  # of this test")
+
+    def left() -> list[int]:
+        found = []
+        for pid in children():
+            with contextlib.suppress(OSError):  # one that has just ended
+                found += [pid] if b"# of this test" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+        return found
+
     for delay in range(0, 160, 16):
         task = asyncio.create_task(decoder.render(tiny, out, limits=LIMITS, encodings=Encodings()))
         await asyncio.sleep(delay / 1000)
@@ -533,8 +540,8 @@ async def test_cancelled_at_any_moment_of_the_start(broken: Callable[[str], Deco
         await asyncio.gather(task, return_exceptions=True)
     assert (await decoder.render(tiny, out, limits=LIMITS, encodings=Encodings())).width == 64
     await decoder.close()
-    async with asyncio.timeout(10):
-        while children() - before:  # noqa: ASYNC110 -- no event comes from another process
+    async with asyncio.timeout(20):
+        while left():  # noqa: ASYNC110 -- no event comes from another process
             await asyncio.sleep(0.01)
 
 
@@ -549,7 +556,7 @@ async def test_cancelled_twice(decoder: Decoder, endless: Endless, out: Path) ->
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while alive(pid):  # noqa: ASYNC110 -- no event comes from another process
             await asyncio.sleep(0.01)
 
