@@ -15,6 +15,13 @@ async def redis_client(settings: Settings) -> AsyncIterator[Redis]:
         yield redis
 
 
+async def write_down(redis: Redis) -> None:
+    """Return when a server that is told to has written on its disk what it knows."""
+    await redis.set("written down", "")
+    await redis.execute_command("WAITAOF", 1, 0, 0)  # type: ignore[no-untyped-call]
+    await redis.delete("written down")
+
+
 @asynccontextmanager
 async def queue_client(settings: Settings) -> AsyncIterator[Redis]:
     """The same for the jobs' Redis."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 from instafeed.dev.embedded import EmbeddedServers
 from instafeed.settings import Settings
@@ -16,7 +17,7 @@ from tests.client import Client, eventually, http_client
 from tests.faults.test_bad_redis import hung, read_only
 from tests.feeds.world import World
 from tests.processes import running_api_process, running_worker
-from tests.redis import redis_client
+from tests.redis import redis_client, write_down
 
 Fault = Callable[[EmbeddedServers], AbstractAsyncContextManager[None]]
 
@@ -101,6 +102,8 @@ async def test_what_the_old_server_knew_is_never_believed(circle: Circle, server
 @asynccontextmanager
 async def gone(servers: EmbeddedServers) -> AsyncIterator[None]:
     """It runs no more, and comes back with what it knew."""
+    async with Redis.from_url(servers.redis.url) as redis:
+        await write_down(redis)
     await servers.redis.kill()
     try:
         yield
@@ -133,7 +136,7 @@ async def test_while_redis_is_gone_posts_are_taken_and_deleted(circle: Circle, s
     for _ in range(3):
         shown = await circle.feed()
         assert set(shown) <= set(circle.posts), "what was deleted does not come back"
-    await circle.reader.sees(circle.posts[0], seconds=30)
+    await circle.reader.sees(circle.posts[0])
     assert await circle.feed() == circle.posts
 
 
@@ -162,7 +165,7 @@ async def test_with_a_redis_that_could_go_on_telling_nothing_is_taken_away_and_p
         await circle.post_another()
         # What Redis holds of the feed, if it can be read, is as before: the post is delivered later.
         assert [post for post in await circle.feed() if post != circle.posts[0]] == circle.posts[1:]
-    await reader.sees(circle.posts[0], seconds=30)
+    await reader.sees(circle.posts[0])
     relation = await reader.relation(author)
     assert (relation["following"], relation["muting"], relation["blocking"]) == (True, False, False)
     assert await circle.feed() == circle.posts
@@ -173,5 +176,5 @@ async def test_with_a_redis_that_could_go_on_telling_nothing_is_taken_away_and_p
         path = f"/v1/accounts/{author.id}/follow"
         return (await reader.http.delete(path, headers=reader.headers)).status_code == 204
 
-    await eventually(healed, seconds=5)
+    await eventually(healed)
     assert await circle.feed() == [], "and what is healed takes rights away again"

@@ -91,11 +91,12 @@ async def test_a_photo_is_made_ready_when_s3_is_back(
     which: Which,
     fault: str,
 ) -> None:
-    monkeypatch.setattr(blobs, "_FILE_SECONDS", 1)
     post = await poster.post()
     entry = await last(quiet, Kind.RENDER)
-    async with proxy.failing(which, FAULTS[fault]):
-        await perform(worker, entry.id, Kind.RENDER, media.render)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(blobs, "_FILE_SECONDS", 1)
+        async with proxy.failing(which, FAULTS[fault]):
+            await perform(worker, entry.id, Kind.RENDER, media.render)
     seen = await poster.call("GET", f"/v1/posts/{post['id']}")
     assert (seen["published_at"], [item["status"] for item in seen["media"]]) == (None, ["processing"])
     await perform(worker, entry.id, Kind.RENDER, media.render)

@@ -10,7 +10,7 @@ from instafeed.settings import Settings
 from tests.client import Client, eventually, http_client
 from tests.feeds.world import World
 from tests.processes import running_api_process, running_worker
-from tests.redis import redis_client
+from tests.redis import redis_client, write_down
 
 
 async def agree(world: World, *accounts: int) -> None:
@@ -96,7 +96,8 @@ async def test_what_a_restarted_redis_forgot_is_delivered_again(
             return bool(await world.res.redis.call("seen:{0}", "EXISTS", "seen:{0}"))
 
         await eventually(noted)
-        await asyncio.sleep(1.5)  # so that Redis has written down all of it
+        async with redis_client(world.res.settings) as redis:
+            await write_down(redis)
         await asyncio.to_thread(shutil.copytree, data, tmp_path / "redis", symlinks=True)
         late = await world.posts(author, 3)
         await agree(world, reader)
