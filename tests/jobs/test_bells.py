@@ -23,7 +23,7 @@ async def test_a_bell_wakes_a_worker(loud: World, monkeypatch: pytest.MonkeyPatc
         for _ in range(3):
             entry = await noted(loud)
             await loud.res.queue.ring(Kind.ALIGN, entry)
-            await eventually(lambda entry=entry: is_done(loud, entry), seconds=20)  # type: ignore[misc]
+            await eventually(lambda entry=entry: is_done(loud, entry))  # type: ignore[misc]
 
 
 async def test_a_worker_that_is_woken_once_goes_on_until_nothing_waits(
@@ -40,7 +40,7 @@ async def test_a_worker_that_is_woken_once_goes_on_until_nothing_waits(
         return all([await is_done(loud, entry) for entry in entries])
 
     async with running_workers(loud.res.settings):
-        await eventually(all_done, seconds=20)
+        await eventually(all_done)
 
 
 async def test_what_has_no_bell_is_found(loud: World) -> None:
@@ -50,7 +50,7 @@ async def test_what_has_no_bell_is_found(loud: World) -> None:
         client = queue.connect(loud.res.settings.queue_url)
         await client.enqueue_job(Kind.ALIGN.value, entry, _queue_name=queue.queue_name("fanout"))
         await client.aclose()
-        await eventually(lambda: is_done(loud, entry), seconds=20)
+        await eventually(lambda: is_done(loud, entry))
 
 
 async def test_bells_that_nobody_hears_do_not_pile_up(loud: World) -> None:

@@ -99,7 +99,7 @@ async def test_jobs_that_hang_do_not_hold_up_what_is_due_by_the_clock(
             window = await loud.window(author)
             return window is not None and window.ids == [post]
 
-        await eventually(delivered, seconds=20)
+        await eventually(delivered)
 
 
 async def test_what_killed_workers_left_in_the_queue_hides_nothing(
@@ -113,7 +113,7 @@ async def test_what_killed_workers_left_in_the_queue_hides_nothing(
     entry = await noted(loud)
     await loud.res.queue.ring(Kind.ALIGN, entry)
     async with running_workers(loud.res.settings):
-        await eventually(lambda: is_done(loud, entry), seconds=10)
+        await eventually(lambda: is_done(loud, entry))
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.1, 0.15, 0.2, 0.25])
@@ -132,7 +132,7 @@ async def test_workers_stop_in_order_under_load_and_leave_no_work_behind(
     began = time.monotonic()
     stop.set()
     await running
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     taken = await loud.sql("select id from outbox where done_at is null and leased_until is not null")
     assert taken == []
 
