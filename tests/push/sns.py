@@ -14,6 +14,8 @@ ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE", "secret of the example"
 REGION = "eu-central-1"
 APNS = f"arn:aws:sns:{REGION}:123456789012:app/APNS/instafeed"
 FCM = f"arn:aws:sns:{REGION}:123456789012:app/GCM/instafeed"
+BAD_TOKEN = "bad"
+"""A token that is none."""
 
 
 class Sns:
@@ -53,7 +55,7 @@ class Sns:
         application, token = form["PlatformApplicationArn"], form["Token"]
         if application not in {APNS, FCM}:
             return _fault(404, "NotFound", "PlatformApplication does not exist")
-        if "bad" in token:
+        if token == BAD_TOKEN:
             return _fault(400, "InvalidParameter", "Invalid parameter: Token Reason: must be something else")
         arn = f"{application.replace(':app/', ':endpoint/')}/{hashlib.sha256(token.encode()).hexdigest()[:32]}"
         known = self.endpoints.setdefault(arn, {"Token": token, "Enabled": "true"})

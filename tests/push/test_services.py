@@ -23,7 +23,7 @@ from instafeed.storage.push.verdicts import Breaker, later
 from instafeed.storage.push.web import MAX_BYTES, WebPush, encrypt
 from tests.client import eventually
 from tests.push.browser import Browser, PushService, check_sender, decode, decrypt, encode
-from tests.push.sns import ACCESS_KEY, APNS, FCM, SECRET_KEY, Sns
+from tests.push.sns import ACCESS_KEY, APNS, BAD_TOKEN, FCM, SECRET_KEY, Sns
 
 KEY = "yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw"  # of RFC 8291, appendix A, as are the others
 PUSH = Push(
@@ -321,7 +321,7 @@ async def test_an_endpoint_is_made_once_and_enabled_again(mobile: PushServices, 
 
 async def test_what_sns_answers(mobile: PushServices, sns: Sns) -> None:
     device = await endpoint(mobile, ANDROID)
-    bad = await mobile.mobile.endpoint(replace(ANDROID, address="bad"))
+    bad = await mobile.mobile.endpoint(replace(ANDROID, address=BAD_TOKEN))
     assert bad == Verdict(Outcome.GONE)
     for fault, outcome in (
         ((404, "NotFound", "Endpoint does not exist"), Outcome.GONE),
