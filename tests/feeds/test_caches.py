@@ -303,8 +303,9 @@ async def test_it_is_counted_what_the_caches_know(world: World) -> None:
 async def test_a_post_is_cached_no_longer_than_the_url_of_its_authors_photo(world: World) -> None:
     there = await Scene.set(world)
     blobs = world.res.blobs
-    # Of sixteen phases, one that ends soon.
-    key = min((f"renditions/{number}/150.jpg" for number in range(200)), key=blobs.url_seconds_left)
+    # Of sixteen phases, one that ends soon, but not amid this test.
+    keys = [f"renditions/{number}/150.jpg" for number in range(200)]
+    key = min((key for key in keys if blobs.url_seconds_left(key) > 120), key=blobs.url_seconds_left)
     avatar = [{"name": "150", "key": key, "width": 150, "height": 150, "content_type": "image/jpeg", "size": 1}]
     await world.sql("update accounts set avatar = $2 where id = $1 returning 1", there.author, avatar)
     assert await read(world, there.reader)
