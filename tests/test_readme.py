@@ -50,7 +50,7 @@ async def test_the_tour_works_when_it_is_pasted(base_url: str, tmp_path: Path, p
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"caption":"Hello from the terminal"' in done.stdout
