@@ -12,11 +12,10 @@ import pytest
 from instafeed import sweep
 from instafeed.resources import Resources
 from instafeed.settings import Settings
-from instafeed.storage import blobs
 from instafeed.storage.blobs import PART_BYTES, original_key
 from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
-from tests.faults.test_uploads import LARGE, REFUSALS, SMALL, losing_an_answer, pieces
+from tests.faults.test_uploads import LARGE, REFUSALS, SMALL, in_a_hurry, losing_an_answer, pieces
 from tests.media import s3_proxy
 from tests.media.s3_proxy import S3Proxy, Which, first, running_s3_proxy
 from tests.media.test_receiving import stored
@@ -64,7 +63,7 @@ async def failing(proxy: S3Proxy, which: Which, fault: str) -> AsyncIterator[Non
     """Spoil S3's answers to such requests; who waits for one that does not come, waits for less long than usual."""
     with pytest.MonkeyPatch.context() as patch:
         if fault.startswith("hanging"):
-            patch.setattr(blobs, "_ANSWER_SECONDS", 0.5)
+            in_a_hurry(patch, 0.5)
         async with proxy.failing(which, REFUSALS[fault]):
             yield
 

@@ -17,7 +17,7 @@ from instafeed.ids import shard_of
 from instafeed.models import Viewer
 from instafeed.resources import Resources
 from instafeed.settings import Settings
-from instafeed.storage import blobs
+from instafeed.storage import blobs, s3_put
 from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import PART_BYTES
 from instafeed.storage.database import Connection, Database
@@ -265,6 +265,12 @@ REFUSALS: dict[str, Fault] = {
 }
 
 
+def in_a_hurry(patch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Give S3 only so much time to answer."""
+    for module in (blobs, s3_put):
+        patch.setattr(module, "_ANSWER_SECONDS", seconds)
+
+
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
     """A body without a length."""
     for at in range(0, len(data), 1 << 16):
@@ -289,7 +295,7 @@ async def test_what_s3_does_not_take_is_answered_with_503_and_leaves_nothing(
     large: bool,
     fault: str,
 ) -> None:
-    monkeypatch.setattr(blobs, "_ANSWER_SECONDS", 0.5)
+    in_a_hurry(monkeypatch, 0.5)
     async with traces.none(author):
         async with proxy.failing(which, REFUSALS[fault]):
             answer = await author.http.post(
@@ -314,7 +320,7 @@ async def test_s3_that_is_away_is_answered_with_503(
 async def test_s3_that_takes_nothing_is_not_the_clients_fault(
     author: Client, traces: Traces, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blobs, "_ANSWER_SECONDS", 0.5)
+    in_a_hurry(monkeypatch, 0.5)
     async with traces.none(author), proxy.failing(s3_proxy.put, s3_proxy.hanging):
         await author.call("POST", "/v1/media", 503, content=large_jpeg(30_000_000))
 
@@ -322,7 +328,7 @@ async def test_s3_that_takes_nothing_is_not_the_clients_fault(
 async def test_a_slow_client_is_not_s3s_fault(author: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     async with wire(str(author.http.base_url)) as connection:
         with monkeypatch.context() as hasty:
-            hasty.setattr(blobs, "_ANSWER_SECONDS", 1)
+            in_a_hurry(hasty, 1)
             await connection.post("/v1/media", author.headers | {"Content-Length": str(len(SMALL))})
             await connection.send(SMALL[:100_000])
             await asyncio.sleep(1.2)  # longer than S3 may take
