@@ -141,6 +141,31 @@ async def test_a_server_that_ends_a_connection_gets_a_new_one() -> None:
     assert len(server) == 3
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_connection_that_ends_before_the_body_has_begun_is_told(loop: str) -> None:
+    """In uvloop, too, which does not let a closed one be written to."""
+
+    async def end_early() -> None:
+        async with serving() as (server, putter):
+            await put(putter)
+            [connection] = putter._idle
+
+            async def lost() -> bool:
+                return connection._answered is not None and connection._answered.done()
+
+            async def late() -> AsyncIterator[bytes]:
+                await server.hang_up()
+                await eventually(lost)
+                yield PIECE
+
+            with pytest.raises(ConnectionError):
+                await putter.put("/b/k", {}, late(), size=len(PIECE))
+
+    factory = asyncio.new_event_loop if loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(end_early())
+
+
 async def test_what_was_idle_for_long_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as (server, putter):
         await put(putter)

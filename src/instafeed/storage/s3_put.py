@@ -149,7 +149,7 @@ class _Connection(asyncio.Protocol):
                 break
         if size > 0 and not answered.done():
             raise EOFError("the body ended early")
-        if head:
+        if head and not self._transport.is_closing():
             write(head)  # and no body
         async with asyncio.timeout(_ANSWER_SECONDS):
             answer = await answered
