@@ -135,7 +135,7 @@ class _Connection(asyncio.Protocol):
         self._answered = answered
         write = self._transport.write
         async for piece in body:
-            if answered.done():
+            if answered.done() or self._transport.is_closing():
                 break
             if head:  # not before there is something to send: of a body that fails at once, S3 never hears
                 write(head)
@@ -147,9 +147,10 @@ class _Connection(asyncio.Protocol):
                     await self._full
             if size <= 0:
                 break
-        if size > 0 and not answered.done():
+        is_open = not (answered.done() or self._transport.is_closing())
+        if is_open and size > 0:
             raise EOFError("the body ended early")
-        if head and not self._transport.is_closing():
+        if is_open and head:
             write(head)  # and no body
         async with asyncio.timeout(_ANSWER_SECONDS):
             answer = await answered
