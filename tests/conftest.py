@@ -27,7 +27,7 @@ from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import migrations
 from tests.client import Client, http_client
-from tests.redis import redis_client
+from tests.redis import queue_client, redis_client
 from tests.workers import running_workers
 
 _SERVERS = "TEST_SERVERS_OF_INSTAFEED"
@@ -153,8 +153,9 @@ async def fresh_settings(endpoints: Endpoints) -> AsyncIterator[Settings]:
     """Settings with an empty database and an empty Redis, where no worker runs but the test's own."""
     async with _database(endpoints) as url:
         settings = make_settings(endpoints, url, redis_number=_redis_number() + 2, feed_window=10)
-        async with redis_client(settings) as redis:
+        async with redis_client(settings) as redis, queue_client(settings) as queue:
             await redis.flushdb()
+            await queue.flushdb()
         yield settings
 
 
