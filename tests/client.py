@@ -23,8 +23,11 @@ NO_RELATION = dict.fromkeys(("following", "requested", "followed_by", "blocking"
 
 
 def http_client(**options: Any) -> httpx.AsyncClient:
-    """A client that trusts no certificates: to read all that httpx would trust takes 20 ms, in each of thousands of tests."""
-    return httpx.AsyncClient(**({"verify": _NO_CERTIFICATES} | options))
+    """A client that trusts no certificates: to read all that httpx would trust takes 20 ms, in each of thousands of tests. It is
+    patient, for a machine may be slow.
+    """
+    defaults: dict[str, Any] = {"verify": _NO_CERTIFICATES, "timeout": 30}
+    return httpx.AsyncClient(**(defaults | options))
 
 
 async def eventually(probe: Callable[[], Awaitable[T]], *, seconds: float = 30) -> T:
@@ -168,7 +171,7 @@ class Client:
             if cursor is None:
                 return ids
 
-    async def sees(self, post_id: str, *, seconds: float = 10) -> None:
+    async def sees(self, post_id: str, *, seconds: float = 30) -> None:
         """Wait until the post is in the feed."""
 
         async def probe() -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import hypothesis
 import pytest
 import uvicorn
 
@@ -40,6 +41,10 @@ _ROOM_BYTES = 2 << 30
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the servers in the process that all others descend from."""
+    # How long an example takes, or is thought up, says nothing on a machine that others use too.
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=slow)
+    hypothesis.settings.load_profile("tests")
     if _SERVERS in os.environ:
         return
     started: list[Endpoints] = []

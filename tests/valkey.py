@@ -55,6 +55,8 @@ class Valkey:
             self._child = await Child.start([valkey(), *arguments], environ={}, output=output, folder=self.folder)
 
         async def listens() -> bool:
+            assert self._child is not None
+            assert self._child.running, (self.folder / "log").read_text()
             try:
                 async with self.client() as redis:
                     return bool(await redis.info("server"))

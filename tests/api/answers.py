@@ -66,7 +66,7 @@ async def send_on(writer: asyncio.StreamWriter, piece: bytes) -> None:
         await asyncio.sleep(0)
 
 
-async def exchange(base_url: str, *pieces: bytes, half_close: bool = False, seconds: float = 10) -> bytes:
+async def exchange(base_url: str, *pieces: bytes, half_close: bool = False, seconds: float = 60) -> bytes:
     """Everything that the server says to these bytes (and their end, if we say so), until it closes the connection."""
     host, _, port = base_url.removeprefix("http://").partition(":")
     async with asyncio.timeout(seconds):

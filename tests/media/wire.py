@@ -50,7 +50,7 @@ class Wire:
         await self.send(data)
         await self.send(b"\r\n")
 
-    async def answer(self, seconds: float = 20) -> Answer:
+    async def answer(self, seconds: float = 60) -> Answer:
         """The response."""
         async with asyncio.timeout(seconds):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -59,12 +59,12 @@ class Wire:
                 int(head[0].split()[1]), headers, await self._reader.readexactly(int(headers["content-length"]))
             )
 
-    async def line(self, seconds: float = 20) -> bytes:
+    async def line(self, seconds: float = 60) -> bytes:
         """The next line."""
         async with asyncio.timeout(seconds):
             return await self._reader.readline()
 
-    async def closed(self, seconds: float = 20) -> bytes:
+    async def closed(self, seconds: float = 60) -> bytes:
         """What still comes until the other side closes, or resets the connection."""
         found = b""
         with suppress(ConnectionError):
