@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,6 +64,16 @@ async def our_clients(server: Valkey) -> list[dict[str, str]]:
         return [one for one in await client.client_list() if one["name"] == "instafeed"]
 
 
+async def have_we(server: Valkey, number: int) -> list[dict[str, str]]:
+    """Our connections, once they are so many: a server may see a little later that one is closed."""
+
+    async def probe() -> list[dict[str, str]]:
+        found = await our_clients(server)
+        return found if len(found) == number else []
+
+    return await eventually(probe)
+
+
 async def test_replies_are_those_of_resp2(redis: RedisServer) -> None:
     assert await redis.call("a", "SET", "a", "é") == b"OK"
     assert await redis.call("a", "GET", "a") == "é".encode()
@@ -95,7 +106,7 @@ async def test_a_trip_is_one_write_and_its_commands_run_in_order(
 
 async def test_everybody_shares_one_connection(server: Valkey, redis: RedisServer) -> None:
     assert set(await asyncio.gather(*(redis.call("a", "PING") for _ in range(50)))) == {b"PONG"}
-    [client] = await our_clients(server)
+    [client] = await have_we(server, 1)
     assert client["db"] == "0"
 
 
@@ -165,7 +176,7 @@ async def test_a_server_that_hangs_fails_all_that_waits_within_a_second(server: 
         waiting = [node.send("INCR", "n") for _ in range(5)]
         for future in waiting:
             assert not (await failure(future)).gone, "it may still serve others"
-        assert 0.9 < time.monotonic() - began < 1.5
+        assert 0.9 < time.monotonic() - began < 5  # 1 s, on a machine that is not crowded
         assert not node.alive
         assert not (await failure(node.send("INCR", "n"))).gone
     finally:
@@ -259,19 +270,22 @@ async def made(redis: RedisServer) -> Any:
         return None
 
 
-async def test_after_three_failures_in_a_row_calls_fail_at_once_for_a_second(server: Valkey) -> None:
+async def test_after_three_failures_in_a_row_calls_fail_at_once_for_a_second(
+    server: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("instafeed.storage.redis.time", SimpleNamespace(monotonic=lambda: now))
     async with running_relay(server.url) as relay, connected(relay.url) as redis:
         assert await redis.call("a", "PING") == b"PONG"
         await relay.cut()
         for _ in range(4):  # the first may only notice that it was cut
             await failure(redis.call("a", "PING"))
         relay.mend()
-        began = time.monotonic()
-        assert not (await failure(redis.call("a", "PING"))).gone, "nobody asked it"
-        assert time.monotonic() - began < 0.1
-        node = await eventually(lambda: made(redis), seconds=2)
-        assert 0.8 < time.monotonic() - began < 1.5
-        assert await node.send("PING") == b"PONG"
+        for later in (0, 0.99):
+            now += later
+            assert not (await failure(redis.call("a", "PING"))).gone, "nobody asked it"
+        now += 0.02
+        assert await redis.call("a", "PING") == b"PONG"
         await relay.cut()
         await failure(redis.call("a", "PING"))
         relay.mend()
@@ -305,7 +319,6 @@ async def test_what_the_server_cannot_do_now_is_done_without(server: Valkey) -> 
 
         async with connected(server.url) as redis:
             endless = (await redis.node("a")).run(Script("while true do end"), ["a"])
-            await asyncio.sleep(0.2)
             other = RedisServer(server.url)
             assert connection.code_of((await failure(other.call("a", "GET", "a"))).__cause__) == "BUSY"
             await other.close()
@@ -315,7 +328,7 @@ async def test_what_the_server_cannot_do_now_is_done_without(server: Valkey) -> 
 
 
 async def test_a_server_that_loads_is_a_new_one(server: Valkey) -> None:
-    await server.tell("DEBUG", "POPULATE", 3000)
+    await server.tell("DEBUG", "POPULATE", 60_000)  # it would load for half a minute
     await server.tell("SAVE")
     server.options |= {"key-load-delay": "500", "loading-process-events-interval-bytes": "1024"}
     try:
@@ -325,6 +338,7 @@ async def test_a_server_that_loads_is_a_new_one(server: Valkey) -> None:
             assert connection.code_of(error.__cause__) == "LOADING"
             assert error.gone
             node = await redis.node("a")
+            await server.tell("CONFIG", "SET", "key-load-delay", 0)
 
             async def loaded() -> bool:
                 try:
@@ -371,18 +385,13 @@ async def test_a_server_that_is_a_primary_no_more_is_left_for_whoever_has_its_na
 async def test_what_waits_holds_up_nobody(server: Valkey, redis: RedisServer) -> None:
     async with redis.dedicated("s") as node:
         waiting = node.send("XREAD", "BLOCK", 800, "STREAMS", "s", "$")
-        began = time.monotonic()
         await redis.call("s", "PING")
-        assert time.monotonic() - began < 0.3
+        assert not waiting.done()
         await redis.call("s", "XADD", "s", "1-1", "a", "b")
         assert await waiting == [[b"s", [[b"1-1", [b"a", b"b"]]]]]
         assert await node.send("XREAD", "BLOCK", 100, "STREAMS", "s", "$") is None
-        assert len(await our_clients(server)) == 2
-
-    async def closed() -> bool:
-        return len(await our_clients(server)) == 1
-
-    await eventually(closed)
+        await have_we(server, 2)
+    await have_we(server, 1)
 
 
 async def test_closing_ends_what_waits(server: Valkey) -> None:
@@ -430,7 +439,7 @@ async def test_tls(server: Valkey, tmp_path: Path) -> None:
         for options in (f"ssl_ca_certs={certificate}", "ssl_cert_reqs=none"):
             async with connected(f"{login}{at}/3?{options}") as redis:
                 assert await redis.call("a", "ECHO", "x" * 100_000) == b"x" * 100_000
-                [client] = await our_clients(server)
+                [client] = await have_we(server, 1)
                 assert client["db"] == "3"
         for url in (f"{login}{at}", f"{login}{at.replace('localhost', '127.0.0.1')}?ssl_ca_certs={certificate}"):
             async with connected(url) as redis:

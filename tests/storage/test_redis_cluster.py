@@ -44,7 +44,17 @@ async def servers() -> AsyncIterator[list[Valkey]]:
         first = (await started[0].tell("CLUSTER", "MYID")).decode()
         await started[3].tell("CLUSTER", "REPLICATE", first)
         await agree(started)
+        await set_patience(started, seconds=60)
         yield started
+
+
+async def set_patience(servers: list[Valkey], *, seconds: int) -> None:
+    """For how long a server may be silent before the others take it for dead. A replica takes its place then: that is one
+    test's business, and not that of a crowded machine, where a server may not run for a second.
+    """
+    for server in servers:
+        server.options["cluster-node-timeout"] = str(seconds * 1000)
+        await server.tell("CONFIG", "SET", "cluster-node-timeout", seconds * 1000)
 
 
 async def agree(servers: list[Valkey]) -> None:
@@ -211,10 +221,10 @@ async def test_a_killed_server_takes_only_its_keys_with_it(servers: list[Valkey]
     await asyncio.sleep(0.05)
     await lost.kill()
     assert (await failure(waiting)).gone
+    began = time.monotonic()
     for key in before:
-        began = time.monotonic()
         await failure(redis.call(key, "GET", key))
-        assert time.monotonic() - began < 1
+    assert time.monotonic() - began < len(before) / 2, "none waits in vain"
     for key in others:
         assert await redis.call(key, "GET", key) == b"1"
     await failure(redis.nodes())
@@ -269,6 +279,7 @@ async def test_a_replica_that_takes_over_is_found(servers: list[Valkey], redis: 
             return bool((await client.info("replication")).get("master_link_status") == "up")
 
     await eventually(follows)
+    await set_patience(servers, seconds=1)
     await lost.kill()
 
     async def found() -> bool:
@@ -281,6 +292,7 @@ async def test_a_replica_that_takes_over_is_found(servers: list[Valkey], redis: 
     new = await redis.node(key)
     assert new.place.port == heir.port
     assert new.epoch != old.epoch
+    await set_patience(servers[1:], seconds=60)
     await lost.start()
     await agree(servers)
     assert {node.place.port for node in await redis.nodes()} == {server.port for server in servers[1:]}
