@@ -126,7 +126,9 @@ async def test_with_the_settings_photos_urls_are_the_cdns_and_stay_the_same_for_
     }
     store = Blobs(Settings.model_validate(settings.model_dump(exclude_defaults=True) | given))
     name, step = rendition_prefix(new_object_key()) + "640.webp", settings.media_url_seconds
-    began = int(time.time()) + store.url_seconds_left(name)
+    today = int(time.time())
+    monkeypatch.setattr(blobs, "time", SimpleNamespace(time=lambda: today))
+    began = today + store.url_seconds_left(name)
     urls = []
     for now in (began, began + step - 1, began + step):
         monkeypatch.setattr(blobs, "time", SimpleNamespace(time=lambda now=now: now))
