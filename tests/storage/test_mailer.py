@@ -136,7 +136,8 @@ async def test_a_server_that_says_nothing_is_away(monkeypatch: pytest.MonkeyPatc
     async with server:
         with pytest.raises(Unavailable):
             await send(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    assert asked.is_set()
+        async with asyncio.timeout(30):
+            await asked.wait()
 
 
 async def test_a_folder_holds_mails_that_nobody_else_reads(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ async def test_an_index_is_built_concurrently_while_another_migration_waits(
         _0001_first="create table first (id integer)",
         _0002_index="-- no-transaction\ncreate index concurrently first_id on first (id);",
     )
-    await asyncio.wait_for(asyncio.gather(*(migrations.migrate(empty, tmp_path) for _ in range(3))), 20)
+    await asyncio.wait_for(asyncio.gather(*(migrations.migrate(empty, tmp_path) for _ in range(3))), 60)
     assert await connection.fetchval("select indisvalid from pg_index where indexrelid = 'first_id'::regclass")
 
 

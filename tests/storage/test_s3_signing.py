@@ -121,7 +121,7 @@ def real(settings: Settings) -> Signer:
 @pytest.mark.parametrize("key", ["a b", "a+b", "~tilde", "a/b/c", "ü ☃ 🌊", "a%2Fb", "(*)!;:@$,"])
 def test_s3_takes_and_gives_objects_with_odd_keys(settings: Settings, real: Signer, key: str) -> None:
     key = settings.s3_prefix + key
-    with httpx.Client() as phone:
+    with httpx.Client(timeout=30) as phone:
         put = phone.put(real.url("PUT", key, at=time.time(), seconds=60), content=key.encode())
         assert put.status_code == 200, put.text
         got = phone.get(real.url("GET", key, at=time.time(), seconds=60))
@@ -138,7 +138,7 @@ def test_s3_refuses_urls_that_are_changed_expired_or_of_another_secret(settings:
         secret_key="guessed",
     )
     good = real.url("GET", key, at=now, seconds=60)
-    with httpx.Client() as phone:
+    with httpx.Client(timeout=30) as phone:
         assert phone.put(real.url("PUT", key, at=now, seconds=60), content=b"bytes").status_code == 200
         assert phone.get(good).status_code == 200
         assert phone.put(good, content=b"mine").status_code == 403
