@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,12 +57,14 @@ Later = Callable[[float], None]
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Later:
-    """Lets the sweep's clock be ahead by so many seconds."""
+    """Lets the sweep's clock be ahead by so many seconds, for the test alone: workers of others may be sweeping too."""
+    ahead = ContextVar("ahead", default=0.0)
+    clock = SimpleNamespace(time=lambda: time.time() + ahead.get(), monotonic=time.monotonic)
+    monkeypatch.setattr(sweep, "time", clock)
+    monkeypatch.setattr(leftovers, "time", clock)
 
     def set_clock(seconds: float) -> None:
-        clock = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=time.monotonic)
-        monkeypatch.setattr(sweep, "time", clock)
-        monkeypatch.setattr(leftovers, "time", clock)
+        ahead.set(seconds)
 
     return set_clock
 
