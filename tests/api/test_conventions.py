@@ -117,11 +117,12 @@ async def test_without_a_token_nobody_is_told_what_an_id_is(
         problem(await http.request(method, path.format(id_)), 401, "unauthenticated")
 
 
-async def test_ids_are_texts_and_times_have_milliseconds(ada: Client) -> None:
-    post = await ada.post("a")
+async def test_ids_are_texts_and_times_have_milliseconds(http: httpx.AsyncClient) -> None:
+    one = await Client.sign_up(http)
+    post = await one.post("a")
     seen = [
-        await ada.call("GET", path)
-        for path in ("/v1/me", f"/v1/posts/{post['id']}", "/v1/sessions", f"/v1/accounts/{ada.id}/posts")
+        await one.call("GET", path)
+        for path in ("/v1/me", f"/v1/posts/{post['id']}", "/v1/sessions", f"/v1/accounts/{one.id}/posts")
     ]
     found = {"id": 0, "time": 0}
 

@@ -216,25 +216,26 @@ async def test_somebody_elses_photo_is_told_like_one_that_does_not_exist(ada: Cl
     assert anonymous(theirs) == anonymous(await bob.http.get("/v1/media/1", headers=bob.headers))
 
 
-async def test_an_edited_post_has_its_new_texts_and_says_when(ada: Client) -> None:
-    ids = await photos(ada, 2)
+async def test_an_edited_post_has_its_new_texts_and_says_when(fresh_http: httpx.AsyncClient) -> None:
+    author = await Client.sign_up(fresh_http)  # where no worker changes the post too
+    ids = await photos(author, 2)
     body = {"caption": "before", "media": [{"id": id_, "alt_text": "before"} for id_ in ids]}
-    post = await ada.call("POST", "/v1/posts", 201, json=body)
+    post = await author.call("POST", "/v1/posts", 201, json=body)
     assert post["edited_at"] is None
     path = f"/v1/posts/{post['id']}"
     # What changes nothing is no edit.
     same: list[dict[str, Any]] = [{}, {"caption": "before"}, {"alt_texts": [{"id": ids[0], "alt_text": "before"}]}]
     same += [{"media_ids": ids}, {"publish_at": None}]
     for changes in same:
-        assert (await ada.call("PATCH", path, json=changes))["edited_at"] is None
-    edited = await ada.call("PATCH", path, json={"caption": " after "})
+        assert (await author.call("PATCH", path, json=changes))["edited_at"] is None
+    edited = await author.call("PATCH", path, json={"caption": " after "})
     assert is_now(edited["edited_at"])
     assert (edited["caption"], [photo["alt_text"] for photo in edited["media"]]) == ("after", ["before"] * 2)
-    again = await ada.call("PATCH", path, json={"alt_texts": [{"id": ids[1], "alt_text": "after"}]})
+    again = await author.call("PATCH", path, json={"alt_texts": [{"id": ids[1], "alt_text": "after"}]})
     assert (again["caption"], [photo["alt_text"] for photo in again["media"]]) == ("after", ["before", "after"])
     assert again["edited_at"] >= edited["edited_at"]
-    assert again == await ada.call("GET", path)
-    cleared = await ada.call("PATCH", path, json={"caption": "", "alt_texts": [{"id": ids[1], "alt_text": ""}]})
+    assert again == await author.call("GET", path)
+    cleared = await author.call("PATCH", path, json={"caption": "", "alt_texts": [{"id": ids[1], "alt_text": ""}]})
     assert (cleared["caption"], cleared["media"][1]["alt_text"]) == ("", "")
 
 

@@ -131,17 +131,19 @@ async def test_two_who_swap_names_at_once_get_neither(sign_up: SignUp) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a" * 31, "ada..l", "ad\u00e4", "ada\u0000", 7, None, ["ada"]])
-async def test_what_is_no_username_changes_nothing(ada: Client, name: object) -> None:
-    before = await ada.call("GET", "/v1/me")
-    answer = await ada.http.patch("/v1/me", json={"username": name, "bio": "x"}, headers=ada.headers)
+async def test_what_is_no_username_changes_nothing(sign_up: SignUp, name: object) -> None:
+    one = await sign_up()  # of whom no post is being published
+    before = await one.call("GET", "/v1/me")
+    answer = await one.http.patch("/v1/me", json={"username": name, "bio": "x"}, headers=one.headers)
     invalid(answer, "/username")
-    assert await ada.call("GET", "/v1/me") == before
+    assert await one.call("GET", "/v1/me") == before
 
 
-async def test_reserved_and_taken_names_change_nothing(ada: Client, bob: Client) -> None:
-    before = await ada.call("GET", "/v1/me")
+async def test_reserved_and_taken_names_change_nothing(sign_up: SignUp, bob: Client) -> None:
+    one = await sign_up()
+    before = await one.call("GET", "/v1/me")
     for name in ("Support", bob.account["username"].upper()):
-        answer = await ada.http.patch("/v1/me", json={"username": name, "bio": "x"}, headers=ada.headers)
+        answer = await one.http.patch("/v1/me", json={"username": name, "bio": "x"}, headers=one.headers)
         problem(answer, 409, "username-taken")
-    assert await ada.call("GET", "/v1/me") == before
-    assert (await rename(ada, ada.account["username"])).json() == before
+    assert await one.call("GET", "/v1/me") == before
+    assert (await rename(one, one.account["username"])).json() == before
