@@ -154,12 +154,20 @@ async def test_a_worker_that_died_before_a_photo_was_shown_is_made_up_for(sign_u
     async with res.db.acquire() as connection:
         # It was claimed while it was rendered, and the worker ended after the renditions were noted.
         assert await media_rows.claim_avatar(connection, int(one.id), int(media))
-        entry = await connection.fetchval(
-            "update outbox set done_at = null, due_at = now() where shard = $1 and kind = 'render'"
-            " and payload ->> 'media' = $2 returning id",
-            shard_of(int(one.id)),
-            media,
-        )
+
+    async def undone() -> int | None:
+        async with res.db.acquire() as connection:
+            # Once it is done: that is noted a little later than that the photo is ready.
+            found: int | None = await connection.fetchval(
+                "update outbox set done_at = null, due_at = now() where shard = $1 and kind = 'render'"
+                " and payload ->> 'media' = $2 and done_at is not null returning id",
+                shard_of(int(one.id)),
+                media,
+            )
+        return found
+
+    entry = await eventually(undone)
+    assert entry is not None
     await res.queue.ring(Kind.RENDER, entry)
 
     async def shown() -> bool:

@@ -13,7 +13,7 @@ from instafeed.ids import shard_of
 from instafeed.models import EventType, Viewer
 from instafeed.resources import Resources
 from tests.api.answers import anonymous
-from tests.client import PASSWORD, Client
+from tests.client import PASSWORD, Client, eventually
 
 pytestmark = pytest.mark.usefixtures("workers")
 SignUp = Callable[..., Awaitable[Client]]
@@ -90,7 +90,6 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
     await viewer.follow(marker)
     await author.call("PUT", f"/v1/posts/{made[1]['id']}/like")
     await friend.call("PUT", f"/v1/posts/{made[0]['id']}/like")
-    await explore.rank(res)
     comments = [
         await who.call("POST", f"/v1/posts/{post['id']}/comments", 201, json={"text": "Nice"})
         for who, post in zip((friend, author), made, strict=True)
@@ -102,6 +101,9 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
     path = f"/v1/posts/{made[0]['id']}/comments"
     own = await viewer.call("POST", path, 201, json={"text": "Nice"})
     await friend.call("POST", path, 201, json={"text": "Yes", "reply_to": own["id"]})
+    await delivered(res, author, marker, viewer)
+    # Long after the like: a ranking by the clock that began before it would come after this one.
+    await explore.rank(res)
     if private:
         await author.edit(is_private=True)
     asks = kind not in {"stranger", "author"}
@@ -130,6 +132,19 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
     for verb in OPERATIONS.get(kind, ()):
         await verb(res, author.account["username"])
     return Scene(author, viewer, friend, made[0]["id"], comments[0]["id"], marker, made[1]["id"], tag)
+
+
+async def delivered(res: Resources, *authors: Client) -> None:
+    """Wait until all that is to be told of these authors' posts has been told."""
+
+    async def probe() -> bool:
+        async with res.db.acquire() as connection:
+            return not await connection.fetchval(
+                "select exists (select from outbox where done_at is null and payload ->> 'author' = any($1))",
+                [author.id for author in authors],
+            )
+
+    await eventually(probe)
 
 
 async def told(there: Scene, res: Resources) -> set[str]:
