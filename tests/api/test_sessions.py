@@ -127,11 +127,12 @@ async def test_unknown_names_take_as_long_as_known_ones(settings: Settings) -> N
             assert answer.status_code == 401
             return time.perf_counter() - began
 
-        known, unknown = [], []
-        for _ in range(8):
+        known, unknown, tries = list[float](), list[float](), 0
+        # At their quickest, when nothing else goes on. Without a hash it would be a tenth, however often one tries.
+        while tries < 8 or (tries < 80 and not 0.5 < min(unknown) / min(known) < 2):
             known.append(await seconds(ada.account["username"]))
             unknown.append(await seconds("nobody.has.this.name"))
-    # At their quickest, when nothing else goes on. Without a hash it would be a tenth.
+            tries += 1
     assert 0.5 < min(unknown) / min(known) < 2
 
 
@@ -330,6 +331,8 @@ async def everything_in_redis(res: Resources) -> str:
                     said += (await cast("Awaitable[dict[bytes, bytes]]", redis.hgetall(key))).items()
                 case b"stream":
                     said += await redis.xrange(key)
+                case b"none":
+                    pass  # its time is over since it was found
                 case other:
                     pytest.fail(f"{key} is a {other}")
     return str(said)
