@@ -2,8 +2,6 @@
 
 import json
 import secrets
-import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -18,12 +16,11 @@ from pydantic import ValidationError
 
 from instafeed.api import limits
 from instafeed.api.app import create_app
-from instafeed.dev.process import Child
 from instafeed.settings import Settings
 from tests.api.answers import JSON
-from tests.client import PASSWORD, Client, eventually, http_client
+from tests.client import PASSWORD, Client, http_client
 from tests.conftest import running_api
-from tests.processes import environ_of
+from tests.processes import running_api_process
 
 PARTS = ["database", "redis", "queue", "photos"]
 AWAY: dict[str, dict[str, str]] = {
@@ -218,36 +215,18 @@ async def test_metrics_name_routes_and_never_paths(http: httpx.AsyncClient, ada:
 
 
 async def test_a_served_process_logs_every_request_once_and_no_secret(settings: Settings, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     log = tmp_path / "log"
     username, request_id = f"logged{secrets.token_hex(4)}", "a-request-of-ours"
-    environ = environ_of(changed(settings, {"log_level": "info"}))
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "instafeed", "serve", "--port", port]
-        child = await Child.start(command, environ=environ, output=output)
-        try:
-            async with http_client(base_url=f"http://127.0.0.1:{port}") as http:
-
-                async def answers() -> bool:
-                    assert child.running
-                    try:
-                        return (await http.get("/livez")).is_success
-                    except httpx.TransportError:
-                        return False
-
-                await eventually(answers, seconds=30)
-                client = await Client.sign_up(http, username)
-                headers = client.headers | {"X-Request-Id": request_id}
-                await http.get("/v1/me", headers=headers)
-                await http.get(f"/v1/nothing\u2028{client.id}", params={"token": client.token})
-                wrong = {"username": username, "password": "a wrong password"}
-                assert (await http.post("/v1/sessions", json=wrong)).status_code == 401
-                # What libraries have to say is a line of the same form: uvicorn says that it cannot do this.
-                await http.get("/v1/me", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
-        finally:
-            await child.stop(signal.SIGTERM, seconds=10)
+    told = changed(settings, {"log_level": "info"})
+    async with running_api_process(told, log=log) as api, http_client(base_url=api.url) as http:
+        client = await Client.sign_up(http, username)
+        headers = client.headers | {"X-Request-Id": request_id}
+        await http.get("/v1/me", headers=headers)
+        await http.get(f"/v1/nothing\u2028{client.id}", params={"token": client.token})
+        wrong = {"username": username, "password": "a wrong password"}
+        assert (await http.post("/v1/sessions", json=wrong)).status_code == 401
+        # What libraries have to say is a line of the same form: uvicorn says that it cannot do this.
+        await http.get("/v1/me", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
     text = log.read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     requests = [line for line in lines if line["event"] == "request" and line["route"] != "/livez"]
