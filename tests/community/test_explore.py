@@ -1,21 +1,37 @@
-"""Explore: its formula, its order, and what it shows to whom."""
+"""Explore: its formula, its order, and what it shows to whom. In a world where nothing else is ranked, nor by the clock."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from instafeed import accounts, explore
 from instafeed.ids import shard_of
-from instafeed.resources import Resources
+from instafeed.resources import Resources, open_resources
+from instafeed.settings import Settings
 from instafeed.storage import explore as explore_rows
 from instafeed.storage.explore import Candidate
 from tests.api.answers import invalid
-from tests.client import Client
+from tests.client import Client, http_client
 from tests.community.conftest import Publish
+from tests.conftest import running_api
 
-SignUp = Callable[..., Awaitable[Client]]
+SignUp = Callable[[], Awaitable[Client]]
 PATH = "/v1/explore"
+
+
+@pytest.fixture
+async def res(fresh_settings: Settings) -> AsyncIterator[Resources]:
+    """What its servers hold."""
+    async with open_resources(fresh_settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sign_up(res: Resources) -> AsyncIterator[SignUp]:
+    """Gives people of this world."""
+    async with running_api(res.settings) as url, http_client(base_url=url) as http:
+        yield lambda: Client.sign_up(http)
 
 
 async def like(post_id: str, *fans: Client) -> None:
@@ -35,7 +51,7 @@ async def age(res: Resources, post_id: str, hours: float) -> None:
 
 
 async def seen(client: Client, *post_ids: str) -> list[str]:
-    """Which of these posts explore shows, in its order; the whole list is read, other tests' posts too."""
+    """Which of these posts explore shows, in its order; the whole list is read."""
     return [id_ for id_ in await client.walk(PATH, 100) if id_ in post_ids]
 
 
