@@ -270,7 +270,8 @@ async def test_of_what_is_done_at_the_same_time_nothing_stays(
             alone.settle(),
         )
         assert statuses[0] == 204
-        assert set(statuses) <= {200, 201, 204, 401, 404, None}
+        # 400 and 503: of an upload whose row was gone before S3 had it.
+        assert set(statuses) <= {200, 201, 204, 400, 401, 404, 503, None}
         await finish(alone)
         assert await everywhere(alone, int(one.id)) == {}
         for who in (fan, star):
