@@ -111,6 +111,7 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
         await viewer.follow(author)
     if private and asks and kind not in {"requester", "refused"}:
         await author.approve(viewer)
+    await delivered(res, author)
     match kind:
         case "muter":
             await viewer.mute(author)
@@ -135,12 +136,13 @@ async def scene(sign_up: SignUp, res: Resources, kind: str, *, private: bool) ->
 
 
 async def delivered(res: Resources, *authors: Client) -> None:
-    """Wait until all that is to be told of these authors' posts has been told."""
+    """Wait until these authors' posts are in the feeds that are to have them, and all are told who are to be told."""
 
     async def probe() -> bool:
         async with res.db.acquire() as connection:
             return not await connection.fetchval(
-                "select exists (select from outbox where done_at is null and payload ->> 'author' = any($1))",
+                "select exists (select from outbox where done_at is null and payload ->> 'author' = any($1)"
+                " and kind in ('fan_out', 'notify', 'align'))",
                 [author.id for author in authors],
             )
 
