@@ -247,6 +247,30 @@ async def test_without_workers_it_is_late_and_not_lost_and_goes_with_its_author(
         await eventually(gone)
 
 
+async def test_it_is_published_no_earlier_for_having_waited_for_a_lock(early: Client, fresh_res: Resources) -> None:
+    waiting, publish_at = await schedule(early, after(hours=1)), after(hours=2)
+    async with fresh_res.db.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute("select from accounts where id = $1 for update", int(early.id))
+            moving = asyncio.create_task(
+                early.call("PATCH", f"/v1/posts/{waiting['id']}", json={"publish_at": publish_at})
+            )
+
+            async def waits() -> bool:
+                return bool(
+                    await connection.fetchval(
+                        "select exists (select from pg_stat_activity where datname = current_database()"
+                        " and pg_backend_pid() = any(pg_blocking_pids(pid)))"
+                    )
+                )
+
+            await eventually(waits)
+            await asyncio.sleep(0.1)
+        await moving
+        due_at = await connection.fetchval("select due_at from outbox where kind = 'publish' and done_at is null")
+    assert due_at >= datetime.fromisoformat(publish_at)
+
+
 async def test_of_a_job_that_runs_twice_or_beside_a_change_one_post_comes(early: Client, fresh_res: Resources) -> None:
     waiting = await schedule(early, after(hours=1), "#once")
     path = f"/v1/posts/{waiting['id']}"

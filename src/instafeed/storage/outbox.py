@@ -89,9 +89,10 @@ async def add(
     await connection.execute(_ADD.format(1, 2, 3, 4, 5), *row(entry_id, kind, payload, seconds=seconds))
 
 
+# From now, and not from the transaction's beginning: nothing is done before its time because a lock was waited for.
 _ADD = (
     "insert into outbox (shard, id, kind, payload, due_at)"
-    " select ${}::smallint, ${}::bigint, ${}::text, ${}::jsonb, now() + make_interval(secs => ${})"
+    " select ${}::smallint, ${}::bigint, ${}::text, ${}::jsonb, clock_timestamp() + make_interval(secs => ${})"
 )
 
 
