@@ -12,7 +12,7 @@ from instafeed.resources import Resources
 from instafeed.settings import Settings
 from instafeed.storage import queue
 from tests.api.test_operations import AWAY, changed
-from tests.client import http_client
+from tests.client import eventually, http_client
 from tests.conftest import running_api
 from tests.redis import queue_client
 
@@ -53,11 +53,15 @@ async def test_a_server_that_is_away_is_a_product_that_is_down(settings: Setting
 async def test_work_that_nobody_does_is_a_product_that_is_down(
     fresh_settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, minutes: int, expected: tuple[int, str]
 ) -> None:
-    monkeypatch.setattr(checks, "_SECONDS", 30)  # a machine that is busy is not meant
+    monkeypatch.setattr(checks, "_SECONDS", 30)  # a machine that is busy is not meant, nor one that was
     async with queue_client(fresh_settings) as client:
         await client.zadd(queue.queue_name(name), {"a job": (time.time() - 60 * minutes) * 1000})
     async with running_api(fresh_settings) as url:
-        assert await _status(url) == expected
+
+        async def found() -> bool:
+            return await _status(url) == expected
+
+        await eventually(found)
 
 
 async def test_the_servers_are_asked_once_for_all_who_ask(res: Resources) -> None:
