@@ -51,12 +51,14 @@ async def test_a_suspended_account_is_logged_out_at_once_and_cannot_log_in(
         problem(await http.get("/v1/me", headers=device.headers), 401, "unauthenticated")
 
 
-async def test_a_session_that_the_cache_does_not_know_is_refused_too(sign_up: SignUp, res: Resources) -> None:
-    one = await sign_up()
+async def test_a_session_that_the_cache_does_not_know_is_refused_too(
+    fresh_http: httpx.AsyncClient, fresh_res: Resources
+) -> None:
+    one = await Client.sign_up(fresh_http)
     await one.call("GET", "/v1/me")
-    async with res.db.acquire() as connection:  # what a suspension looks like to a server that was not told
+    async with fresh_res.db.acquire() as connection:  # what a suspension looks like to a server that was not told
         await connection.execute("update accounts set suspended_at = now() where id = $1", int(one.id))
-    async with redis_client(res.settings) as redis:
+    async with redis_client(fresh_res.settings) as redis:
         await redis.flushdb()
     problem(await one.http.get("/v1/me", headers=one.headers), 401, "unauthenticated")
 
