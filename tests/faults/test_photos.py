@@ -7,6 +7,8 @@ import pytest
 
 from instafeed import media, posts
 from instafeed.dev.embedded import Endpoints
+from instafeed.errors import Unavailable
+from instafeed.leftovers import Sweep
 from instafeed.resources import Resources, open_resources
 from instafeed.storage import blobs
 from instafeed.storage.outbox import Entry, Kind
@@ -142,8 +144,8 @@ async def test_a_photo_of_which_s3_gives_other_bytes_for_ever_fails_and_no_other
 @pytest.mark.parametrize(
     ("which", "fault"),
     [
-        *((s3_proxy.delete, fault) for fault in ("500", "error_in_200", "error_inside", "reset")),
-        *((s3_proxy.listing, fault) for fault in ("500", "error_in_200")),
+        *((s3_proxy.delete, fault) for fault in ("500", "error_in_200", "error_inside", "reset", "nothing_in_200")),
+        *((s3_proxy.listing, fault) for fault in ("500", "error_in_200", "nothing_in_200")),
     ],
 )
 async def test_what_s3_does_not_delete_is_deleted_when_it_is_back(
@@ -161,3 +163,16 @@ async def test_what_s3_does_not_delete_is_deleted_when_it_is_back(
     assert not (await last(quiet, Kind.RETRACT)).attempts, "it is no fault of the work's"
     await perform(worker, entry.id, Kind.RETRACT, posts.retract)
     assert await traces.objects() == before
+
+
+@pytest.mark.parametrize("fault", ["500", "nothing_in_200", "other_in_200"])
+async def test_a_sweep_that_s3_does_not_answer_says_so_and_deletes_nothing(
+    worker: Resources, poster: Client, proxy: S3Proxy, traces: Traces, fault: str
+) -> None:
+    await poster.upload()
+    stored = await traces.objects()
+    async with proxy.failing(s3_proxy.listings, FAULTS[fault]):
+        await Sweep(worker).some()
+        with pytest.raises(Unavailable):
+            await Sweep(worker).whole()
+    assert await traces.objects() == stored

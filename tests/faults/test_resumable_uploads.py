@@ -156,8 +156,9 @@ async def test_a_part_that_s3_does_not_take_is_missing_and_can_be_sent_again(
 @pytest.mark.parametrize(
     ("which", "fault"),
     [
-        (s3_proxy.parts, "503"),
+        *((s3_proxy.parts, fault) for fault in ("503", "nothing_in_200", "other_in_200")),
         *((s3_proxy.complete, fault) for fault in ("503", "error_in_200", "hanging", "hanging_after")),
+        *((s3_proxy.complete, fault) for fault in ("nothing_in_200", "other_in_200")),
         *((s3_proxy.read, fault) for fault in ("503", "error_in_200", "hanging")),
     ],
 )

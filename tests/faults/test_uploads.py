@@ -258,6 +258,8 @@ REFUSALS: dict[str, Fault] = {
     "403": answering(403),
     "early_503": answering_early(503),
     "error_in_200": answering(200, XML_ERROR),
+    "nothing_in_200": answering(200),
+    "other_in_200": answering(200, "<html><body>Welcome</body></html>"),
     "reset": s3_proxy.resetting,
     "lost_answer": s3_proxy.losing_the_answer,
     "hanging": s3_proxy.hanging,
@@ -283,6 +285,7 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
         *((s3_proxy.put, False, fault) for fault in REFUSALS),
         *((s3_proxy.put, True, fault) for fault in ("500", "error_in_200", "reset", "hanging")),
         *((s3_proxy.create, True, fault) for fault in ("503", "403", "reset", "lost_answer", "hanging_after")),
+        *((s3_proxy.create, True, fault) for fault in ("nothing_in_200", "other_in_200")),
         *((s3_proxy.complete, True, fault) for fault in ("503", "error_in_200", "lost_answer", "hanging_after")),
     ],
 )

@@ -53,6 +53,11 @@ def listing(request: web.Request) -> bool:
     return request.method == "GET" and "list-type" in request.query
 
 
+def listings(request: web.Request) -> bool:
+    """Somebody asks which objects or which uploads in parts there are."""
+    return listing(request) or (request.method == "GET" and "uploads" in request.query)
+
+
 def first(which: Which) -> Which:
     """The first of such requests."""
     left = [True]

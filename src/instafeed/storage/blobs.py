@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -160,6 +160,17 @@ async def _again(call: Callable[[], Awaitable[T]]) -> T:
                 raise
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
     return await call()
+
+
+def _field(answer: Mapping[str, Any], name: str) -> Any:
+    """What an answer of S3's has to tell. A 200 may hold nothing, or what is no answer.
+
+    Raises:
+        Unavailable: it does not.
+    """
+    if name not in answer:
+        raise Unavailable("The photo store's answer is none.", retry_after=2)
+    return answer[name]
 
 
 class _Part:
@@ -363,7 +374,7 @@ class Blobs:
             tried = True
             async with _reaching():
                 answer = await self._s3.create_multipart_upload(**self._name(key), ContentType=content_type)
-            upload_id: str = answer["UploadId"]
+            upload_id: str = _field(answer, "UploadId")
             return upload_id
 
         return await _again(call)
@@ -399,6 +410,7 @@ class Blobs:
             pages = self._s3.get_paginator("list_parts").paginate(**self._name(key), UploadId=upload_id)
             async with _reaching():
                 async for page in pages:
+                    _field(page, "UploadId")
                     for part in page.get("Parts", []):
                         found[part["PartNumber"]] = StoredPart(part["Size"], part["ETag"])
             return found
@@ -415,9 +427,10 @@ class Blobs:
 
         async def call() -> None:
             async with _reaching():
-                await self._s3.complete_multipart_upload(
+                answer = await self._s3.complete_multipart_upload(
                     **self._name(key), UploadId=upload_id, MultipartUpload={"Parts": parts}
                 )
+            _field(answer, "ETag")
 
         await _again(call)
 
@@ -428,6 +441,7 @@ class Blobs:
     async def _abort_uploads(self, key: str) -> None:
         async with _reaching():
             answer = await self._s3.list_multipart_uploads(Bucket=self._bucket, Prefix=self._prefix + key)
+        _field(answer, "IsTruncated")
         for upload in answer.get("Uploads", []):
             with suppress(NotFound):
                 async with _reaching():
@@ -538,8 +552,8 @@ class Blobs:
 
         async def call(batch: list[dict[str, str]]) -> None:
             async with _reaching():
-                answer = await self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True})
-            if answer.get("Errors"):
+                answer = await self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": batch})
+            if {item["Key"] for item in answer.get("Deleted", [])} != {item["Key"] for item in batch}:
                 raise Unavailable("The photo store did not delete everything.", retry_after=2)
 
         for at in range(0, len(names), _DELETE_BATCH):
@@ -553,6 +567,7 @@ class Blobs:
             where = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
             async with _reaching():
                 async for page in self._s3.get_paginator("list_objects_v2").paginate(**where):
+                    _field(page, "IsTruncated")
                     found += [entry["Key"].removeprefix(self._prefix) for entry in page.get("Contents", [])]
             return found
 
@@ -568,7 +583,7 @@ class Blobs:
             Listed(entry["Key"].removeprefix(self._prefix), entry["LastModified"].timestamp())
             for entry in answer.get("Contents", [])
         ]
-        return found, answer["IsTruncated"]
+        return found, _field(answer, "IsTruncated")
 
     async def page_of_uploads(self, prefix: str, *, after: str, limit: int) -> tuple[list[Listed], str | None]:
         """Up to `limit` open uploads in parts to keys that begin with `prefix`, and after what the next ones come, None at
@@ -585,7 +600,7 @@ class Blobs:
             for entry in answer.get("Uploads", [])
         ]
         following = "\n".join(answer.get(f"Next{name}", "") for name in names)
-        return found, following if answer["IsTruncated"] else None
+        return found, following if _field(answer, "IsTruncated") else None
 
     async def delete_photo(self, object_key: str) -> None:
         """Delete everything that is stored of a photo."""
