@@ -450,6 +450,8 @@ def ycck() -> bytes:
         pytest.param(png(200, 100, 16, 4, b"\x5a\x80\xff\xff" * 200), (90, 90, 90), id="grey-alpha-16"),
         pytest.param(png(200, 100, 16, 6, b"\xc8\x80\x3c\x80\x14\x80\xff\xff" * 200), (200, 60, 20), id="rgba-16"),
         pytest.param(png(200, 100, 4, 0, b"\x66" * 100), (102, 102, 102), id="grey-4"),
+        pytest.param(png(200, 100, 4, 0, b"\x66" * 100, (b"tRNS", b"\0\x66")), (102, 102, 102), id="grey-4-no-key"),
+        pytest.param(png(200, 100, 1, 0, b"\xff" * 25, (b"tRNS", bytes(2))), (255, 255, 255), id="bilevel-other-key"),
         pytest.param(
             png(200, 100, 1, 3, b"\xff" * 25, (b"PLTE", b"\0\0\0\xc8\x3c\x14")), (200, 60, 20), id="palette-1"
         ),
@@ -477,6 +479,22 @@ def test_opaque_photos_of_every_kind(render: Renderer, content: bytes, expected:
         ),
         pytest.param(encoded(palette((1, 2, 3), (4, 5, 6)), "PNG", transparency=0), (0, 0, 0, 0), id="palette-key"),
         pytest.param(encoded(palette((1, 2, 3), (4, 5, 6)), "GIF", transparency=0), (0, 0, 0, 0), id="gif"),
+        *(
+            pytest.param(
+                png(200, 100, depth, 0, bytes(25 * depth), (b"tRNS", bytes(2))),
+                (0, 0, 0, 0),
+                id=f"grey-{depth}-black-key",
+            )
+            for depth in (1, 2, 4, 8, 16)
+        ),
+        pytest.param(png(200, 100, 1, 0, b"\xff" * 25, (b"tRNS", b"\0\1")), (0, 0, 0, 0), id="bilevel-white-key"),
+        pytest.param(png(200, 100, 4, 0, b"\x33" * 100, (b"tRNS", b"\0\3")), (0, 0, 0, 0), id="grey-4-key"),
+        pytest.param(png(200, 100, 16, 0, b"\x5a\x80" * 200, (b"tRNS", b"\x5a\x80")), (0, 0, 0, 0), id="grey-16-key"),
+        pytest.param(
+            png(200, 100, 16, 2, b"\xc8\x80\x3c\x80\x14\x80" * 200, (b"tRNS", b"\xc8\x80\x3c\x80\x14\x80")),
+            (0, 0, 0, 0),
+            id="rgb-16-key",
+        ),
         pytest.param(png(200, 100, 16, 6, b"\xc8\x80\x3c\x80\x14\x80\x80\x00" * 200), (200, 60, 20, 128), id="rgba-16"),
         pytest.param(png(200, 100, 16, 4, b"\x5a\x80\x80\x00" * 200), (90, 90, 90, 128), id="grey-alpha-16"),
     ],

@@ -22,6 +22,7 @@ _MARGIN = 1.5
 _FEW_COLOURS, _COLOUR_STEP = 8, 3
 _AVIF_SPEED = 8
 _HASH_SIDE = 20
+_PNG_DEPTH_AT = 24
 _HASH_COMPONENTS = (4, 3)
 
 # Module and class for each format. Opening by class tries (and imports) no other decoder, and takes of a JPEG file with
@@ -142,9 +143,10 @@ def _decode(
         # Only now it is certain how large a HEIF picture is.
         size = _bounded(image.size, max_pixels)
     exif = _exif(image)
+    depth = file.getvalue()[_PNG_DEPTH_AT] if kind is Format.PNG else 8
     profile, orientation = colours.profile_of(image, kind, file.getvalue(), exif), _orientation(kind, exif)
     # Turned and converted when it is small: the same picture for a twelfth of the work.
-    master = _resized(_eight_bit(image), _master_size(size, encodings), draft and draft[1])
+    master = _resized(_eight_bit(image, depth), _master_size(size, encodings), draft and draft[1])
     if orientation in _TURNS:
         master = master.transpose(_TURNS[orientation])
     if orientation >= _FIRST_SIDEWAYS:
@@ -216,11 +218,17 @@ def _orientation(kind: Format, exif: Image.Exif) -> int:
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """The picture as L, RGB, CMYK or RGBA; as RGBA if it can be transparent."""
+def _eight_bit(image: Image.Image, depth: int) -> Image.Image:
+    """The picture as L, RGB, CMYK or RGBA; as RGBA if it can be transparent. `depth` is its file's, in bits."""
+    key = image.info.get("transparency")
     if image.mode.startswith("I"):
         # 16-bit grey. Pillow's own conversion to L clips at 255.
-        return image.convert("I").point([value >> 8 for value in range(1 << 16)], "L")
+        image = image.convert("I").point([value >> 8 for value in range(1 << 16)], "L")
+    if key is not None and image.mode in {"L", "RGB"}:
+        # One colour stands for transparency. Pillow leaves it as deep as it is in the file, unlike the picture.
+        deep = (key,) if isinstance(key, int) else key
+        eight = tuple(value >> 8 if depth > 8 else value * 255 // ((1 << depth) - 1) for value in deep)
+        image.info["transparency"] = eight if image.mode == "RGB" else eight[0]
     if image.has_transparency_data:
         return image.convert("RGBA")
     if image.mode in {"L", "RGB", "CMYK"}:
