@@ -260,6 +260,7 @@ REFUSALS: dict[str, Fault] = {
     "error_in_200": answering(200, XML_ERROR),
     "nothing_in_200": answering(200),
     "other_in_200": answering(200, "<html><body>Welcome</body></html>"),
+    "gone": answering(404, XML_ERROR.replace("InternalError", "NoSuchUpload")),
     "reset": s3_proxy.resetting,
     "lost_answer": s3_proxy.losing_the_answer,
     "hanging": s3_proxy.hanging,
@@ -286,7 +287,10 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
         *((s3_proxy.put, True, fault) for fault in ("500", "error_in_200", "reset", "hanging")),
         *((s3_proxy.create, True, fault) for fault in ("503", "403", "reset", "lost_answer", "hanging_after")),
         *((s3_proxy.create, True, fault) for fault in ("nothing_in_200", "other_in_200")),
-        *((s3_proxy.complete, True, fault) for fault in ("503", "error_in_200", "lost_answer", "hanging_after")),
+        *(
+            (s3_proxy.complete, True, fault)
+            for fault in ("503", "error_in_200", "gone", "lost_answer", "hanging_after")
+        ),
     ],
 )
 async def test_what_s3_does_not_take_is_answered_with_503_and_leaves_nothing(
