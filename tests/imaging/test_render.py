@@ -232,8 +232,17 @@ def test_enormous_metadata(render: Renderer) -> None:
     segment = b"\xff\xe1\xff\xffExif\0\0" + MARKER.ljust(65_527, b"\0")
     photo = encoded(scene(), "JPEG", quality=92)
     assert psnr(render(photo[:2] + segment * 100 + photo[2:]).jpeg["1080"], scene()) > 30
-    text = b"Comment\0\0" + zlib.compress(bytes(5_000_000), 9)
-    assert refusal(render, png(9, 9, 8, 0, bytes(9), (b"zTXt", text))) is Reason.DAMAGED
+    text = zlib.compress(bytes(20_000_000), 9)
+    for chunk in ((b"zTXt", b"Comment\0\0" + text), (b"iTXt", b"Comment\0\1\0\0\0" + text)):
+        assert close(middle(render(png(9, 9, 8, 0, b"\x5a" * 9, chunk)).webp["1080"]), (90, 90, 90))
+    assert refusal(render, png(9, 9, 8, 0, bytes(9), (b"iCCP", b"Profile\0\0" + text))) is Reason.DAMAGED
+
+
+@pytest.mark.parametrize("name", [b"acTL", b"cHRM", b"gAMA", b"iTXt", b"pHYs", b"sRGB"])
+def test_what_is_broken_in_a_png_beside_its_picture_does_not_matter(render: Renderer, name: bytes) -> None:
+    content = png(9, 9, 8, 0, b"\x5a" * 9, (name, b"?"))
+    for damaged in (content, content.replace(name + b"?", name + b"!")):  # too short, and with a wrong checksum
+        assert close(middle(render(damaged).webp["1080"]), (90, 90, 90))
 
 
 # Sizes
@@ -544,6 +553,12 @@ def test_colours_are_converted_by_the_embedded_profile(render: Renderer, kind: s
     for name in NAMES:
         assert close(middle(output.jpeg[name]), (0, 255, 0), 12)
         assert close(middle(output.webp[name]), (0, 255, 0), 12)
+
+
+def test_profiles_may_be_large(render: Renderer) -> None:
+    for kind in ("JPEG", "PNG"):
+        content = encoded(plain("RGB", (255, 0, 0)), kind, icc_profile=profile() + bytes(2_000_000))
+        assert close(middle(render(content).webp["1080"]), (0, 255, 0), 12)
 
 
 # Profile, exponent of the curve or None for sRGB's, and linear RGB to linear sRGB.

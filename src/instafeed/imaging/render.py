@@ -23,6 +23,10 @@ _FEW_COLOURS, _COLOUR_STEP = 8, 3
 _AVIF_SPEED = 8
 _HASH_SIDE = 20
 _PNG_DEPTH_AT = 24
+# Those chunks of a PNG that tell of its picture beside the critical ones, whose names begin with a capital.
+_PNG_CHUNKS = {b"tRNS", b"iCCP", b"eXIf"}
+# Of a profile in a PNG, unpacked: as much as a JPEG has room for.
+_PROFILE_BYTES = 1 << 24
 _HASH_COMPONENTS = (4, 3)
 
 # Module and class for each format. Opening by class tries (and imports) no other decoder, and takes of a JPEG file with
@@ -106,12 +110,25 @@ def render_photo(source: str, out: str, max_pixels: int, encodings: Encodings) -
     kind = sniff(content[:HEAD_BYTES])
     if kind is None:
         raise Refused(Reason.UNSUPPORTED)
+    if kind is Format.PNG:
+        content = _picture_only(content)
     try:
         with _refusing(), warnings.catch_warnings(action="ignore"):
             size, master, camera = _decode(kind, BytesIO(content), max_pixels, encodings)
         return _write(size, master, camera, out, encodings)
     except MemoryError:
         raise Refused(Reason.TOO_MUCH_MEMORY) from None
+
+
+def _picture_only(png: bytes) -> bytes:
+    """A PNG without texts and the like, of which broken or enormous ones would have it refused."""
+    kept, at = bytearray(png[:8]), 8
+    while at < len(png):
+        name, end = png[at + 4 : at + 8], at + 12 + int.from_bytes(png[at : at + 4], "big")
+        if name[:1].isupper() or name in _PNG_CHUNKS:
+            kept += png[at:end]
+        at = end
+    return bytes(kept)
 
 
 @contextmanager
@@ -169,6 +186,8 @@ def _open(kind: Format, file: BytesIO) -> ImageFile.ImageFile:
         plugin.options.DECODE_THREADS = 1
     elif kind is Format.AVIF:
         plugin.DEFAULT_MAX_THREADS = 1
+    elif kind is Format.PNG:
+        plugin.MAX_TEXT_CHUNK = _PROFILE_BYTES
     image: ImageFile.ImageFile = getattr(plugin, name)(file)
     return image
 
