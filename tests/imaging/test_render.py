@@ -622,16 +622,19 @@ def test_a_camera_that_is_set_to_adobe_rgb_need_not_embed_it(render: Renderer, i
 NCLX = b"\0\0\0\x13colrnclx"
 
 
-@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "PNG"])
 @pytest.mark.parametrize(("primaries", "curve"), [(12, 13), (1, 13), (12, 16)])
 def test_display_p3_may_be_named_instead_of_embedded(render: Renderer, kind: str, primaries: int, curve: int) -> None:
     if kind == "HEIF":
         with_heif()
-    elif not features.check("avif"):
+    elif kind == "AVIF" and not features.check("avif"):
         pytest.skip("Pillow is built without AVIF")
-    content = encoded(plain("RGB", WIDE), kind, **LOSSLESS[kind])
-    at = content.index(NCLX) + len(NCLX)
-    content = content[:at] + struct.pack(">HH", primaries, curve) + content[at + 4 :]
+    if kind == "PNG":
+        content = png(200, 100, 8, 2, bytes(WIDE) * 200, (b"cICP", bytes((primaries, curve, 0, 1))))
+    else:
+        content = encoded(plain("RGB", WIDE), kind, **LOSSLESS[kind])
+        at = content.index(NCLX) + len(NCLX)
+        content = content[:at] + struct.pack(">HH", primaries, curve) + content[at + 4 :]
     expected = wide_in_srgb(DISPLAY_P3) if (primaries, curve) == (12, 13) else WIDE
     assert close(middle(render(content).webp["1080"]), expected, 4)
 

@@ -12,7 +12,9 @@ PROFILES = "PIL.ImageCms"
 """Loaded for photos that need it, and by the decoders' template."""
 
 _Column = tuple[float, float, float]
-_NCLX = b"colrnclx"
+_NCLX = b"colrnclx", ">HH"
+_NAMING = {Format.HEIF: _NCLX, Format.AVIF: _NCLX, Format.PNG: (b"\0\0\0\4cICP", ">BB")}
+"""Where a file names its primaries and curve: what stands before them, and how they are packed."""
 # By ITU-T H.273: the primaries of Display P3, and the curves of PQ and HLG, which a matrix does not undo.
 _P3_PRIMARIES, _HDR_CURVES = 12, {16, 18}
 
@@ -58,21 +60,23 @@ def profile_of(image: Image.Image, kind: Format, content: bytes, exif: Image.Exi
     """The ICC profile of a photo's colours: its own, or that of what it names; None if it has none and names none.
 
     Not all that have other colours than sRGB embed a profile. HEIF and AVIF may name primaries (ISO/IEC 14496-12, 12.1.5),
-    and cameras that are set to Adobe RGB say so in EXIF (DCF 2.0, "option file").
+    as may PNG (PNG, third edition, 11.3.2.6), and cameras that are set to Adobe RGB say so in EXIF (DCF 2.0, "option file").
     """
     profile: bytes | None = image.info.get("icc_profile")
     if profile:
         return profile
+    if kind in _NAMING and _names_p3(content, *_NAMING[kind]):
+        return DISPLAY_P3
     if kind in {Format.HEIF, Format.AVIF}:
-        return DISPLAY_P3 if _names_p3(content) else None
+        return None
     return ADOBE_RGB if _is_option_file(exif) else None
 
 
-def _names_p3(content: bytes) -> bool:
-    at = content.find(_NCLX)
-    if at < 0 or len(content) < at + len(_NCLX) + 4:
+def _names_p3(content: bytes, mark: bytes, packed: str) -> bool:
+    at = content.find(mark)
+    if at < 0 or len(content) < at + len(mark) + 4:
         return False
-    primaries, curve = struct.unpack_from(">HH", content, at + len(_NCLX))
+    primaries, curve = struct.unpack_from(packed, content, at + len(mark))
     return primaries == _P3_PRIMARIES and curve not in _HDR_CURVES
 
 

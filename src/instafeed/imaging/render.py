@@ -24,7 +24,7 @@ _AVIF_SPEED = 8
 _HASH_SIDE = 20
 _PNG_DEPTH_AT = 24
 # Those chunks of a PNG that tell of its picture beside the critical ones, whose names begin with a capital.
-_PNG_CHUNKS = {b"tRNS", b"iCCP", b"eXIf"}
+_PNG_CHUNKS = {b"tRNS", b"iCCP", b"cICP", b"eXIf"}
 # Of a profile in a PNG, unpacked: as much as a JPEG has room for.
 _PROFILE_BYTES = 1 << 24
 _HASH_COMPONENTS = (4, 3)
