@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from instafeed import sweep
 from instafeed.resources import Resources
@@ -315,6 +316,30 @@ async def test_a_copy_that_fails_once_is_made_again_and_one_that_goes_on_failing
     async with failing(proxy, first(s3_proxy.copy), fault):
         copy = await author.call("POST", "/v1/media/uploads", 200, json=announced(SMALL))
     assert await is_whole(res, traces, copy["id"], SMALL)
+
+
+async def test_a_copy_that_s3_says_it_made_and_has_not_kept_is_none(
+    author: Client, traces: Traces, proxy: S3Proxy
+) -> None:
+    first_one = await author.upload(SMALL)
+    await author.call("POST", "/v1/posts", 201, json={"media": [{"id": first_one["id"]}]})
+    async with traces.none(author), failing(proxy, s3_proxy.copy, "nothing_in_200"):
+        await author.call("POST", "/v1/media/uploads", 503, json=announced(SMALL))
+
+
+async def test_a_part_of_which_s3_has_kept_less_is_missing(author: Client, traces: Traces, proxy: S3Proxy) -> None:
+    upload = await begin(author, LARGE)
+    await send(author, upload, LARGE, 2)
+
+    async def shortened(request: web.Request, _: S3Proxy) -> web.StreamResponse:
+        answer = await proxy.pass_on(request)
+        assert isinstance(answer, web.Response)
+        text = (answer.text or "").replace(f">{len(LARGE) - PART_BYTES}<", ">7<")
+        return web.Response(text=text, content_type="text/xml")
+
+    async with proxy.failing(s3_proxy.parts, shortened):
+        assert await arrived(author, upload) == []
+    assert await arrived(author, upload) == [2]
 
 
 async def test_an_original_that_is_gone_is_to_be_sent_again(author: Client, res: Resources, traces: Traces) -> None:
