@@ -555,6 +555,49 @@ def test_colours_are_converted_by_the_embedded_profile(render: Renderer, kind: s
         assert close(middle(output.webp[name]), (0, 255, 0), 12)
 
 
+def small_profile(kind: bytes, space: bytes, name: bytes, tag: bytes) -> bytes:
+    """An ICC profile that has one tag beside its white."""
+    white = struct.pack(">3i", 63190, 65536, 54061)
+    tags = {b"wtpt": b"XYZ \0\0\0\0" + white, name: tag}
+    table, data = struct.pack(">I", len(tags)), b""
+    for key, content in tags.items():
+        table += key + struct.pack(">2I", 128 + 4 + 12 * len(tags) + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    head = struct.pack(
+        ">I4xI4s4s4s12x4s28x12s48x", 128 + len(table + data), 0x02400000, b"prtr", kind, space, b"acsp", white
+    )
+    return head + table + data
+
+
+def grey_profile() -> bytes:
+    """Of grey whose numbers are linear."""
+    return small_profile(b"GRAY", b"XYZ ", b"kTRC", b"curv" + bytes(8))
+
+
+def print_profile() -> bytes:
+    """Of a printer whose cyan is black, and whose other inks cannot be seen."""
+    inks = b"".join(bytes((cyan, 128, 128)) * 8 for cyan in (255, 0))
+    ramp, unit = bytes(range(256)), struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    return small_profile(b"CMYK", b"Lab ", b"A2B0", b"mft1\0\0\0\0\4\3\2\0" + unit + ramp * 4 + inks + ramp * 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "AVIF", "HEIF"])
+def test_grey_is_converted_by_its_profile(render: Renderer, kind: str) -> None:
+    if kind == "HEIF":
+        with_heif()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    output = render(encoded(plain("L", 90), kind, icc_profile=grey_profile(), quality=95))
+    assert close(middle(output.webp["1080"]), (160, 160, 160), 3)
+
+
+@pytest.mark.parametrize(("inks", "expected"), [((0, 255, 255, 255), 255), ((255, 0, 0, 0), 0), ((128, 0, 0, 0), 118)])
+def test_inks_are_converted_by_their_profile(render: Renderer, inks: tuple[int, ...], expected: int) -> None:
+    output = render(encoded(plain("CMYK", inks), "JPEG", quality=95, icc_profile=print_profile()))
+    assert close(middle(output.webp["1080"]), (expected,) * 3, 4)
+    assert close(middle(output.jpeg["1080"]), (expected,) * 3, 4)
+
+
 def test_profiles_may_be_large(render: Renderer) -> None:
     for kind in ("JPEG", "PNG"):
         content = encoded(plain("RGB", (255, 0, 0)), kind, icc_profile=profile() + bytes(2_000_000))
