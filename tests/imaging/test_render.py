@@ -191,6 +191,45 @@ def test_only_the_container_turns_heif_and_avif_whatever_exif_says(
     assert psnr(output.jpeg["1080"], scene()) > 30
 
 
+def clean_aperture(width: int, height: int, x: int, y: int, under: int = 1) -> bytes:
+    """The box by which a HEIF or AVIF file is cropped; `x` and `y` are how far from its centre."""
+    return struct.pack(">I4s4IiIiI", 40, b"clap", width, under, height, under, x, under, y, under)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_was_cropped_away_of_an_avif_stays_away(render: Renderer, orientation: int) -> None:
+    if not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    content = encoded(scene(), "AVIF", exif=exif.tobytes(), quality=92)
+    output = render(content + clean_aperture(150, 100, 75, -50))
+    upright = scene().crop((150, 0, 300, 100))
+    if orientation == 6:
+        upright = upright.transpose(T.ROTATE_270)
+    assert (output.document["width"], output.document["height"]) == upright.size
+    assert psnr(output.jpeg["1080"], upright) > 30
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        clean_aperture(301, 200, 0, 0),
+        clean_aperture(150, 100, 76, 0),
+        clean_aperture(150, 100, 0, -51),
+        clean_aperture(0, 0, 0, 0),
+        clean_aperture(150, 100, 0, 0, under=0),
+        clean_aperture(150, 100, 0, 0)[:-1],
+    ],
+    ids=["larger", "beyond the right", "beyond the top", "empty", "by zero", "cut"],
+)
+def test_a_crop_that_cannot_be_is_ignored(render: Renderer, box: bytes) -> None:
+    if not features.check("avif"):
+        pytest.skip("Pillow is built without AVIF")
+    output = render(encoded(scene(), "AVIF", quality=92) + box)
+    assert psnr(output.jpeg["1080"], scene()) > 30
+
+
 @pytest.mark.parametrize("value", [0, 9, 65535])
 def test_orientations_that_do_not_exist_are_ignored(render: Renderer, value: int) -> None:
     exif = Image.Exif()
