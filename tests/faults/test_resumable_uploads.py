@@ -284,6 +284,27 @@ async def test_an_upload_that_is_deleted_while_it_is_completed_leaves_nothing(
     await nothing_is_left(res, traces, author, before)
 
 
+async def test_an_upload_that_s3_puts_together_when_it_was_deleted_leaves_nothing(
+    author: Client, res: Resources, traces: Traces, proxy: S3Proxy
+) -> None:
+    before, upload = await traces.of(author), await photo_in_parts(author)
+    path = f"/v1/media/uploads/{upload['id']}"
+    async with res.db.acquire() as connection:
+        key = await connection.fetchval("select object_key from uploads where id = $1", int(upload["id"]))
+
+    async def late(request: web.Request, proxy: S3Proxy) -> web.StreamResponse:
+        answer = await proxy.pass_on(request)
+        await author.call("DELETE", path, 204)
+        await nothing_is_left(res, traces, author, before)
+        # As if S3 had been so late.
+        await res.blobs.put(original_key(key), pieces(LARGE), size=len(LARGE), content_type="image/jpeg")
+        return answer
+
+    async with proxy.failing(s3_proxy.complete, late):
+        await complete(author, upload, 404)
+    await nothing_is_left(res, traces, author, before)
+
+
 async def test_a_part_that_arrives_when_its_upload_was_deleted_leaves_nothing(
     author: Client, res: Resources, traces: Traces, proxy: S3Proxy
 ) -> None:
