@@ -570,6 +570,22 @@ def test_hidden_colours_do_not_bleed_into_visible_ones(render: Renderer) -> None
         assert red <= blue + 20
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "HEIF"])
+@pytest.mark.parametrize("size", [(300, 200), (1200, 800)])
+def test_what_was_erased_is_not_there_any_more(render: Renderer, kind: str, size: tuple[int, int]) -> None:
+    if kind == "HEIF":
+        with_heif()
+    avif = features.check("avif")
+    if kind == "AVIF" and not avif:
+        pytest.skip("Pillow is built without AVIF")
+    picture = scene(*size)
+    picture.putalpha(0)
+    output = render(encoded(picture, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {})), avif=avif)
+    for written in (output.webp, output.avif):
+        for rendition in written.values():
+            assert max(ImageStat.Stat(rendition.convert("RGB")).stddev) < 2
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
 def test_fine_patterns_become_grey(render: Renderer, mode: str) -> None:
     board = Image.frombytes("L", (2160, 2160), (b"\0\xff" * 1080 + b"\xff\0" * 1080) * 1080)

@@ -100,5 +100,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
             pass
     colours = colours.convert("RGB")
     if alpha is not None and alpha.getextrema() != (255, 255):
+        # What was erased is often there still, only transparent.
+        colours.paste("black", mask=alpha.point([255] + [0] * 255))
         colours.putalpha(alpha)
     return colours
