@@ -646,6 +646,12 @@ def test_grey_is_converted_by_its_profile(render: Renderer, kind: str) -> None:
     assert close(middle(output.webp["1080"]), (160, 160, 160), 3)
 
 
+@pytest.mark.parametrize("alpha", [128, 255])
+def test_grey_is_converted_beside_alpha(render: Renderer, alpha: int) -> None:
+    output = render(encoded(plain("LA", (90, alpha)), "PNG", icc_profile=grey_profile()))
+    assert close(middle(output.webp["1080"].convert("RGBA")), (160, 160, 160, alpha), 3)
+
+
 @pytest.mark.parametrize(("inks", "expected"), [((0, 255, 255, 255), 255), ((255, 0, 0, 0), 0), ((128, 0, 0, 0), 118)])
 def test_inks_are_converted_by_their_profile(render: Renderer, inks: tuple[int, ...], expected: int) -> None:
     output = render(encoded(plain("CMYK", inks), "JPEG", quality=95, icc_profile=print_profile()))

@@ -89,8 +89,8 @@ def _is_option_file(exif: Image.Exif) -> bool:
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """RGB, or RGBA if something is transparent. A profile that is broken or of other colours is as good as none."""
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    colours = image if alpha is None else image.convert("RGB")
+    alpha = image.getchannel("A") if image.mode in {"LA", "RGBA"} else None
+    colours = image if alpha is None else image.convert(image.mode.removesuffix("A"))
     if profile:
         cms = import_module(PROFILES)
         try:

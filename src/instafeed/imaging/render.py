@@ -256,7 +256,7 @@ def _clean_aperture(image: Image.Image, avif: bytes) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image, depth: int) -> Image.Image:
-    """The picture as L, RGB, CMYK or RGBA; as RGBA if it can be transparent. `depth` is its file's, in bits."""
+    """The picture as L, RGB or CMYK; as LA or RGBA if it can be transparent. `depth` is its file's, in bits."""
     key = image.info.get("transparency")
     if image.mode.startswith("I"):
         # 16-bit grey. Pillow's own conversion to L clips at 255.
@@ -267,7 +267,7 @@ def _eight_bit(image: Image.Image, depth: int) -> Image.Image:
         eight = tuple(value >> 8 if depth > 8 else value * 255 // ((1 << depth) - 1) for value in deep)
         image.info["transparency"] = eight if image.mode == "RGB" else eight[0]
     if image.has_transparency_data:
-        return image.convert("RGBA")
+        return image.convert("LA" if image.mode in {"1", "L", "LA"} else "RGBA")
     if image.mode in {"L", "RGB", "CMYK"}:
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
