@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from instafeed import media, sweep
-from instafeed.errors import Unavailable
+from instafeed.errors import Unauthenticated, Unavailable
 from instafeed.ids import shard_of
 from instafeed.models import Viewer
 from instafeed.resources import Resources
@@ -469,3 +469,26 @@ async def test_somebody_elses_photo_is_never_taken_for_ones_own(res: Resources, 
     with pytest.raises(Unavailable):
         await media.receive(res, stranger, int(taken["id"]), pieces(SMALL), size=None, sha256=None)
     assert (await author.ready(taken["id"]))["status"] == "ready"
+
+
+async def test_a_photo_of_an_account_that_was_just_suspended_is_not_taken_and_leaves_nothing(
+    res: Resources, author: Client, traces: Traces
+) -> None:
+    account_id = int(author.id)
+    async with res.db.acquire() as connection:
+        await connection.execute("update accounts set suspended_at = now() where id = $1", account_id)
+    try:
+        async with traces.none(author):
+            with pytest.raises(Unauthenticated):
+                # Its session was looked at before.
+                await media.receive(
+                    res,
+                    Viewer.of(account_id),
+                    res.ids.next(shard_of(account_id)),
+                    pieces(SMALL),
+                    size=len(SMALL),
+                    sha256=None,
+                )
+    finally:
+        async with res.db.acquire() as connection:
+            await connection.execute("update accounts set suspended_at = null where id = $1", account_id)

@@ -18,8 +18,10 @@ from instafeed.leftovers import Finding, Sweep
 from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import media as media_rows
+from instafeed.storage import stored
 from instafeed.storage.blobs import PART_BYTES, new_object_key, original_key, rendition_prefix
 from instafeed.storage.outbox import Entry, Kind
+from instafeed.storage.stored import Stored
 from tests.client import Client, http_client
 from tests.conftest import running_api
 from tests.media.traces import Traces, tracing
@@ -255,6 +257,32 @@ async def test_a_photo_that_is_found_by_its_digest_can_be_posted_for_as_long_as_
     assert left["sha256"].hex() == sha256
 
 
+@pytest.mark.parametrize("how", ["announced", "posted"])
+async def test_a_photo_that_is_wanted_while_the_sweep_is_at_it_stays(
+    quiet: Resources, poster: Client, later: Later, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    photo = await poster.upload()
+    await perform(quiet)
+    await sql(quiet, "update media set uploaded_at = now() - interval '2 days', id = id - $1::bigint", span(hours=48))
+    id_ = str(int(photo["id"]) - span(hours=48))
+    unposted = stored.unposted
+
+    async def just_before(*found: Any, **more: Any) -> list[Stored]:
+        photos = await unposted(*found, **more)
+        assert [photo.id for photo in photos] == [int(id_)]
+        if how == "announced":
+            sha256 = hashlib.sha256(jpeg()).hexdigest()
+            body = {"size": len(jpeg()), "sha256": sha256}
+            assert (await poster.call("POST", "/v1/media/uploads", 200, json=body))["id"] == id_
+        else:
+            await poster.call("POST", "/v1/posts", 201, json={"media": [{"id": id_}]})
+        return photos
+
+    monkeypatch.setattr(stored, "unposted", just_before)
+    assert await some(quiet) == {}
+    assert (await poster.ready(id_))["status"] == "ready"
+
+
 async def test_an_open_upload_in_parts_is_left_alone_from_its_first_part_until_it_is_a_photo_or_expires(
     quiet: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
@@ -288,7 +316,7 @@ async def test_what_a_job_is_to_delete_is_left_to_it_unless_it_gave_up(
     quiet: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
     post, _ = await ready(quiet, poster)
-    stored = await traces.objects()
+    kept = await traces.objects()
     announced = {"size": PART_BYTES + 1, "sha256": hashlib.sha256(b"another").hexdigest()}
     upload = await poster.call("POST", "/v1/media/uploads", 201, json=announced)
     for path in (f"/v1/posts/{post['id']}", f"/v1/media/uploads/{upload['id']}"):
@@ -300,7 +328,7 @@ async def test_what_a_job_is_to_delete_is_left_to_it_unless_it_gave_up(
     await sql(quiet, "update outbox set done_at = done_at - interval '2 minutes' where kind = 'discard'")
     assert await some(quiet) == {Finding.UPLOAD: 1}
     await sql(quiet, "update outbox set done_at = null, dead_at = now() where kind = 'retract'")
-    assert await some(quiet) == {Finding.OBJECT: len(stored)}
+    assert await some(quiet) == {Finding.OBJECT: len(kept)}
     assert await traces.objects() == {}
 
 
@@ -440,12 +468,12 @@ async def test_a_post_that_is_deleted_while_s3_is_away_leaves_no_object_when_it_
     quiet: Resources, poster: Client, traces: Traces
 ) -> None:
     post, _ = await ready(quiet, poster)
-    stored = await traces.objects()
+    kept = await traces.objects()
     await poster.call("DELETE", f"/v1/posts/{post['id']}", 204)
     async with open_resources(quiet.settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})) as apart:
         for _ in range(3):
             await perform(apart)
-    assert await traces.objects() == stored
+    assert await traces.objects() == kept
     [entry] = await sql(quiet, "select dead_at, due_at > now() as soon, attempts from outbox where kind = 'retract'")
     assert (entry["dead_at"], entry["soon"], entry["attempts"]) == (None, True, 0)
     await perform(quiet)
