@@ -785,6 +785,20 @@ def test_the_first_picture_of_several_is_taken(render: Renderer, kind: str) -> N
     assert close(middle(output.webp["1080"]), (255, 0, 0), 10)
 
 
+@pytest.mark.parametrize("transparency", [None, 7])
+def test_around_the_first_frame_of_a_gif_there_is_nothing(render: Renderer, transparency: int | None) -> None:
+    options = {} if transparency is None else {"transparency": transparency}
+    content = bytearray(encoded(palette((200, 60, 20), (0, 0, 0)), "GIF", **options))
+    content[6:10] = struct.pack("<HH", 400, 300)  # the screen
+    frame = content.index(b"\x2c\0\0\0\0")
+    content[frame + 1 : frame + 5] = struct.pack("<HH", 100, 150)
+    picture = render(bytes(content)).webp["1080"]
+    assert picture.mode == "RGBA"
+    for x, y, alpha in ((50, 200, 0), (350, 200, 0), (200, 100, 0), (200, 280, 0), (110, 160, 255), (290, 240, 255)):
+        assert cast("Any", picture.getpixel((x, y)))[3] == alpha
+    assert close(cast("Any", picture.getpixel((200, 200))), (200, 60, 20, 255))
+
+
 def test_of_a_heif_file_the_primary_picture_is_taken(render: Renderer) -> None:
     with_heif()
     frames = [plain("RGB", colour) for colour in ("red", "lime", "blue")]

@@ -160,6 +160,8 @@ def _decode(
     image.load()
     if kind is Format.AVIF:
         image = _clean_aperture(image, file.getvalue())
+    elif kind is Format.GIF:
+        image = _on_screen(image, cast("Any", image).dispose_extent)
     if draft is None:
         # Only now it is certain how large a HEIF picture is.
         size = _bounded(image.size, max_pixels)
@@ -253,6 +255,15 @@ def _clean_aperture(image: Image.Image, avif: bytes) -> Image.Image:
     left, top = (image.width - width) // 2 + x, (image.height - height) // 2 + y
     is_within = 0 <= left < left + width <= image.width and 0 <= top < top + height <= image.height
     return image.crop((left, top, left + width, top + height)) if is_within else image
+
+
+def _on_screen(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """A GIF whose first frame may be smaller: around it there is nothing, where Pillow puts one of its colours."""
+    if frame == (0, 0, *image.size):
+        return image
+    screen = Image.new("RGBA", image.size)
+    screen.paste(image.crop(frame).convert("RGBA"), frame)
+    return screen
 
 
 def _eight_bit(image: Image.Image, depth: int) -> Image.Image:
