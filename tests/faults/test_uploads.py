@@ -1,6 +1,7 @@
 """Uploads when the client, S3, the database or our own process goes away in the middle: stored whole, or not at all."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from tests.client import Client, eventually, http_client
 from tests.conftest import running_api, serving
 from tests.media import s3_proxy
 from tests.media.s3_proxy import Fault, S3Proxy, Which, answering, answering_early, running_s3_proxy
+from tests.media.test_receiving import stored
 from tests.media.traces import Traces, tracing
 from tests.media.wire import Wire, wire
 from tests.photos import large_jpeg
@@ -234,6 +236,47 @@ async def test_an_upload_that_was_taken_over_while_it_dragged_on_ends_without_a_
     await eventually(one_is_left)
     assert await traces.rows(author) - rows == {taken["id"]}
     assert (await author.ready(taken["id"]))["status"] == "ready"
+
+
+async def test_an_upload_that_was_taken_over_does_not_pass_for_the_one_that_took_over(
+    res: Resources, author: Client, traces: Traces
+) -> None:
+    originals, url, key = set(await traces.objects("originals/")), str(author.http.base_url), "taken over"
+    before, now = (large_jpeg(9_000_000, seed=seed) for seed in (11, 12))
+    headers = author.headers | {"Idempotency-Key": key, "Content-Length": str(len(now))}
+
+    async def object_keys() -> list[str]:
+        async with res.db.acquire() as database:
+            records = await database.fetch(
+                "select object_key from media where account_id = $1 and status = 'pending'", int(author.id)
+            )
+        return [record["object_key"] for record in records]
+
+    async with wire(url) as first, wire(url) as second:
+        await first.post("/v1/media", headers)
+        await first.send(before[:1_000_000])
+        await eventually(object_keys)
+        [old] = await object_keys()
+        async with res.db.acquire() as database:
+            await database.execute("update idempotency_keys set locked_until = now() where key = $1", key)
+        await second.post("/v1/media", headers)
+        await second.send(now[:1_000_000])
+
+        async def taken_over() -> bool:
+            return await object_keys() not in ([], [old])
+
+        await eventually(taken_over)
+        await first.send(before[1_000_000:])
+        assert (await first.answer()).status == 400
+        await second.send(now[1_000_000:])
+        answer = await second.answer()
+    assert answer.status == 201
+    assert (await stored(res, traces, answer.json["id"]))[:2] == (now, hashlib.sha256(now).digest())
+
+    async def one_is_left() -> bool:
+        return len(set(await traces.objects("originals/")) - originals) == 1
+
+    await eventually(one_is_left)
 
 
 async def test_the_sweep_leaves_an_upload_alone_that_is_sent_again_under_an_old_id(

@@ -177,6 +177,14 @@ async def test_an_upload_that_cannot_begin_is_refused_and_leaves_nothing(
         assert problem["detail"] == "The database does not answer."
 
 
+async def test_a_copy_that_cannot_begin_is_not_made(author: Client, res: Resources, traces: Traces) -> None:
+    data = jpeg(seed=3)
+    await author.call("POST", "/v1/posts", 201, json={"media": [{"id": (await author.upload(data))["id"]}]})
+    body = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    async with traces.none(author), no_row_can_be_noted(res, author):
+        await author.call("POST", "/v1/media/uploads", 503, json=body)
+
+
 async def test_s3_has_the_first_part_before_the_client_has_sent_the_second(
     author: Client, observed_url: str, proxy: S3Proxy
 ) -> None:
