@@ -92,6 +92,20 @@ async def test_a_body_without_a_length_arrives_whole_around_the_edges_of_parts(
     assert await traces.open_uploads() <= before
 
 
+@pytest.mark.parametrize("size", [1, 1000])
+async def test_a_body_in_small_chunks_that_come_at_once_arrives_whole(
+    author: Client, base_url: str, res: Resources, traces: Traces, size: int
+) -> None:
+    data = large_jpeg(150_000)
+    chunks = (data[at : at + size] for at in range(0, len(data), size))
+    async with wire(base_url) as connection:
+        await connection.post("/v1/media", author.headers | {"Transfer-Encoding": "chunked"})
+        await connection.send(b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n")
+        answer = await connection.answer()
+    assert answer.status == 201
+    assert (await stored(res, traces, answer.json["id"]))[0] == data
+
+
 async def test_the_answer_names_the_photo_and_where_it_is(author: Client) -> None:
     answer = await author.http.post("/v1/media", content=jpeg(), headers=author.headers)
     assert answer.headers["location"] == f"/v1/media/{answer.json()['id']}"
