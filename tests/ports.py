@@ -2,7 +2,7 @@
 
 import socket
 
-from instafeed.dev.embedded import _reserve_ports
+from instafeed.dev.embedded import reserve_ports
 
 _AT_ONCE = 31
 
@@ -16,7 +16,7 @@ def free_ports(count: int) -> list[int]:
     Below those that outgoing connections get.
     """
     while len(_left) < count:
-        keeper, ports = _reserve_ports(_AT_ONCE, first=None)
+        keeper, ports = reserve_ports(_AT_ONCE, first=None)
         _keepers.append(keeper)
         _left.extend(ports)
     return [_left.pop() for _ in range(count)]

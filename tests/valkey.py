@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from instafeed.dev.embedded import _reserve_ports
+from instafeed.dev.embedded import reserve_ports
 from instafeed.dev.process import Child
 from instafeed.dev.programs import valkey
 from tests.client import eventually
@@ -82,7 +82,7 @@ class Valkey:
 @asynccontextmanager
 async def running_valkeys(count: int, **options: str) -> AsyncIterator[list[Valkey]]:
     """So many servers."""
-    keeper, ports = _reserve_ports(count * 2, first=None)
+    keeper, ports = reserve_ports(count * 2, first=None)
     async with AsyncExitStack() as stack:
         stack.callback(keeper.close)
         servers = []

@@ -179,7 +179,7 @@ class EmbeddedServers:
         # The same ports as the last time, if nobody has them: a client that was set up by hand goes on working.
         last = self.data / _PORTS
         first = int(last.read_text()) if last.exists() else None
-        self._ports, (postgres, redis, *s3) = _reserve_ports(2 + S3.port_count, first=first)
+        self._ports, (postgres, redis, *s3) = reserve_ports(2 + S3.port_count, first=first)
         logs = self.data / "logs"
         self.postgres = Postgres(
             self.data / "postgres",
@@ -202,7 +202,7 @@ class EmbeddedServers:
         write_private(last, str(postgres))
 
 
-def _reserve_ports(count: int, *, first: int | None) -> tuple[socket.socket, list[int]]:
+def reserve_ports(count: int, *, first: int | None) -> tuple[socket.socket, list[int]]:
     """Free ports in a row, from `first` on if they are free; and the bound socket that keeps others of us away from them.
 
     Below 32768: the system takes the ports of outgoing connections from above, so that one could get a server's port
