@@ -13,10 +13,11 @@ from aiohttp import web
 from instafeed import sweep
 from instafeed.resources import Resources
 from instafeed.settings import Settings
+from instafeed.storage import s3_put
 from instafeed.storage.blobs import PART_BYTES, original_key
 from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
-from tests.faults.test_uploads import LARGE, REFUSALS, SMALL, in_a_hurry, losing_an_answer, pieces
+from tests.faults.test_uploads import LARGE, REFUSALS, SMALL, losing_an_answer, pieces
 from tests.media import s3_proxy
 from tests.media.s3_proxy import S3Proxy, Which, first, running_s3_proxy
 from tests.media.test_receiving import stored
@@ -48,7 +49,7 @@ async def http_behind(settings: Settings, proxy: S3Proxy) -> AsyncIterator[httpx
     """A client of an API whose S3 fails to order."""
     async with (
         running_api(settings.model_copy(update={"s3_endpoint": proxy.url})) as url,
-        http_client(base_url=url, timeout=30) as http,
+        http_client(base_url=url) as http,
     ):
         yield http
 
@@ -64,7 +65,7 @@ async def failing(proxy: S3Proxy, which: Which, fault: str) -> AsyncIterator[Non
     """Spoil S3's answers to such requests; who waits for one that does not come, waits for less long than usual."""
     with pytest.MonkeyPatch.context() as patch:
         if fault.startswith("hanging"):
-            in_a_hurry(patch, 0.5)
+            patch.setattr(s3_put, "ANSWER_SECONDS", 0.5)
         async with proxy.failing(which, REFUSALS[fault]):
             yield
 

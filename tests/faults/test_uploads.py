@@ -61,7 +61,7 @@ async def author(settings: Settings, proxy: S3Proxy) -> AsyncIterator[Client]:
     """Somebody at an API whose S3 fails to order."""
     async with (
         running_api(settings.model_copy(update={"s3_endpoint": proxy.url})) as url,
-        http_client(base_url=url, timeout=30) as http,
+        http_client(base_url=url) as http,
     ):
         yield await Client.sign_up(http)
 
@@ -311,12 +311,6 @@ REFUSALS: dict[str, Fault] = {
 }
 
 
-def in_a_hurry(patch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Give S3 only so much time to answer."""
-    for module in (blobs, s3_put):
-        patch.setattr(module, "_ANSWER_SECONDS", seconds)
-
-
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
     """A body without a length."""
     for at in range(0, len(data), 1 << 16):
@@ -345,7 +339,7 @@ async def test_what_s3_does_not_take_is_answered_with_503_and_leaves_nothing(
     large: bool,
     fault: str,
 ) -> None:
-    in_a_hurry(monkeypatch, 0.5)
+    monkeypatch.setattr(s3_put, "ANSWER_SECONDS", 0.5)
     async with traces.none(author):
         async with proxy.failing(which, REFUSALS[fault]):
             answer = await author.http.post(
@@ -370,7 +364,7 @@ async def test_s3_that_is_away_is_answered_with_503(
 async def test_s3_that_takes_nothing_is_not_the_clients_fault(
     author: Client, traces: Traces, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_a_hurry(monkeypatch, 0.5)
+    monkeypatch.setattr(s3_put, "ANSWER_SECONDS", 0.5)
     async with traces.none(author), proxy.failing(s3_proxy.put, s3_proxy.hanging):
         await author.call("POST", "/v1/media", 503, content=large_jpeg(30_000_000))
 
@@ -378,7 +372,7 @@ async def test_s3_that_takes_nothing_is_not_the_clients_fault(
 async def test_a_slow_client_is_not_s3s_fault(author: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     async with wire(str(author.http.base_url)) as connection:
         with monkeypatch.context() as hasty:
-            in_a_hurry(hasty, 1)
+            hasty.setattr(s3_put, "ANSWER_SECONDS", 1)
             await connection.post("/v1/media", author.headers | {"Content-Length": str(len(SMALL))})
             await connection.send(SMALL[:100_000])
             await asyncio.sleep(1.2)  # longer than S3 may take

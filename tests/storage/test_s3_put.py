@@ -248,7 +248,7 @@ async def test_what_comes_unasked_ends_the_connection() -> None:
 
 
 async def test_silence_and_a_server_that_takes_nothing_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_put, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(s3_put, "ANSWER_SECONDS", 0.2)
     async with serving(b"") as (server, putter):
         with pytest.raises(TimeoutError):
             await put(putter)
@@ -258,7 +258,7 @@ async def test_silence_and_a_server_that_takes_nothing_have_an_end(monkeypatch: 
 
 
 async def test_a_slow_body_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_put, "_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(s3_put, "ANSWER_SECONDS", 1.0)
 
     async def slow() -> AsyncIterator[bytes]:
         for _ in range(2):

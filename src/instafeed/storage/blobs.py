@@ -24,8 +24,8 @@ from yarl import URL
 from instafeed import telemetry
 from instafeed.errors import NotFound, Unavailable
 from instafeed.settings import Settings
+from instafeed.storage import s3_put
 from instafeed.storage.cdn_signing import CdnSigner
-from instafeed.storage.s3_put import Putter
 from instafeed.storage.s3_signing import Signer
 
 T = TypeVar("T")
@@ -35,8 +35,6 @@ _PIECE_BYTES = 1 << 18
 _SIGNED_SECONDS = 900
 _SIGNED_STEP_SECONDS = 10
 _PART_URL_SECONDS = 3600
-_CONNECT_SECONDS = 3
-_ANSWER_SECONDS = 15
 _FILE_SECONDS = 10
 _RETRY_SECONDS = 5
 _PAUSES = (0.1, 0.4)
@@ -122,9 +120,9 @@ class Listed:
 
 @asynccontextmanager
 async def _reaching(seconds: float | None = None) -> AsyncIterator[asyncio.Timeout]:
-    """A call of S3, which has so many seconds, by default `_ANSWER_SECONDS`. Raises as `_in_our_words`."""
+    """A call of S3, which has so many seconds, by default `s3_put.ANSWER_SECONDS`. Raises as `_in_our_words`."""
     with _in_our_words():
-        async with asyncio.timeout(seconds or _ANSWER_SECONDS) as deadline:
+        async with asyncio.timeout(seconds or s3_put.ANSWER_SECONDS) as deadline:
             yield deadline
 
 
@@ -232,7 +230,7 @@ class Blobs:
             "secret_key": settings.s3_secret_key.get_secret_value(),
         }
         self._inside = Signer(endpoint=endpoint, **credentials)
-        self._putter = Putter(self._inside.origin)
+        self._putter = s3_put.Putter(self._inside.origin)
         self._outside = Signer(endpoint=settings.s3_public_endpoint or endpoint, **credentials)
         self._cdn: CdnSigner | None = None
         if settings.media_cdn_url and settings.media_cdn_key_pair_id and settings.media_cdn_private_key:
@@ -249,7 +247,7 @@ class Blobs:
         settings = self._settings
         self._http = await self._stack.enter_async_context(
             aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=s3_put.CONNECT_SECONDS),
                 connector=aiohttp.TCPConnector(limit=0),
                 auto_decompress=False,
             )
@@ -267,8 +265,8 @@ class Blobs:
                     # Stores other than AWS do not know the newer checksums.
                     request_checksum_calculation="when_required",
                     response_checksum_validation="when_required",
-                    connect_timeout=_CONNECT_SECONDS,
-                    read_timeout=_ANSWER_SECONDS,
+                    connect_timeout=s3_put.CONNECT_SECONDS,
+                    read_timeout=s3_put.ANSWER_SECONDS,
                     retries={"total_max_attempts": 1},  # `_again` does it, where it may be done
                 ),
             )
@@ -524,7 +522,7 @@ class Blobs:
                 if answer.status != 200:
                     raise Unavailable(f"The photo store answered {answer.status}.", retry_after=2)
                 async for piece in answer.content.iter_any():
-                    deadline.reschedule(asyncio.get_running_loop().time() + _ANSWER_SECONDS)
+                    deadline.reschedule(asyncio.get_running_loop().time() + s3_put.ANSWER_SECONDS)
                     head += piece[: head_bytes - len(head)]
                     size += len(piece)
                     digest.update(piece)

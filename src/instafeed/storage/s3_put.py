@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import httptools
 
-_CONNECT_SECONDS = 3
-_ANSWER_SECONDS = 15
+CONNECT_SECONDS = 3
+ANSWER_SECONDS = 15
+"""What S3 has for each answer, and each piece that it takes."""
 # Less than S3 keeps one: a request that meets the close on its way fails.
 _IDLE_SECONDS = 4
 _BODY_BYTES = 2000
@@ -84,7 +85,7 @@ class Putter:
 
     async def _connect(self) -> "_Connection":
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(_CONNECT_SECONDS):
+        async with asyncio.timeout(CONNECT_SECONDS):
             _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._ssl)
         return connection
 
@@ -143,7 +144,7 @@ class _Connection(asyncio.Protocol):
             write(piece if len(piece) <= size else piece[:size])
             size -= len(piece)
             if self._full is not None:
-                async with asyncio.timeout(_ANSWER_SECONDS):
+                async with asyncio.timeout(ANSWER_SECONDS):
                     await self._full
             if size <= 0:
                 break
@@ -152,7 +153,7 @@ class _Connection(asyncio.Protocol):
             raise EOFError("the body ended early")
         if is_open and head:
             write(head)  # and no body
-        async with asyncio.timeout(_ANSWER_SECONDS):
+        async with asyncio.timeout(ANSWER_SECONDS):
             answer = await answered
         if size > 0 and answer.status < 300:
             raise ConnectionError("S3 took a body whose end it has not got")
