@@ -23,13 +23,13 @@ _MARGIN = 1.5
 _FEW_COLOURS, _COLOUR_STEP = 8, 3
 _AVIF_SPEED = 8
 _HASH_SIDE = 20
+_HASH_COMPONENTS = (4, 3)
 _CLEAN_APERTURE = b"\0\0\0\x28clap"
 _PNG_DEPTH_AT = 24
 # Those chunks of a PNG that tell of its picture beside the critical ones, whose names begin with a capital.
 _PNG_CHUNKS = {b"tRNS", b"iCCP", b"cICP", b"eXIf"}
 # Of a profile in a PNG, unpacked: as much as a JPEG has room for.
 _PROFILE_BYTES = 1 << 24
-_HASH_COMPONENTS = (4, 3)
 
 # Module and class for each format. Opening by class tries (and imports) no other decoder, and takes of a JPEG file with
 # several pictures the first.
