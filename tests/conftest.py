@@ -164,6 +164,20 @@ async def fresh_settings(endpoints: Endpoints) -> AsyncIterator[Settings]:
         yield settings
 
 
+@pytest.fixture
+async def fresh_http(fresh_settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an API of the test's own, on empty servers and without workers."""
+    async with running_api(fresh_settings) as url, http_client(base_url=url) as client:
+        yield client
+
+
+@pytest.fixture
+async def fresh_res(fresh_settings: Settings) -> AsyncIterator[Resources]:
+    """What that API's servers hold."""
+    async with open_resources(fresh_settings) as opened:
+        yield opened
+
+
 @pytest.fixture(scope="session")
 async def res(settings: Settings) -> AsyncIterator[Resources]:
     """What a process holds."""
@@ -215,7 +229,7 @@ async def workers(settings: Settings) -> AsyncIterator[None]:
 @pytest.fixture(scope="session")
 async def http(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API, without a log-in."""
-    async with http_client(base_url=base_url, timeout=30) as client:
+    async with http_client(base_url=base_url) as client:
         yield client
 
 

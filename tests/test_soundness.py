@@ -16,12 +16,13 @@ from instafeed.settings import Settings
 from instafeed.storage.blobs import new_object_key, original_key
 from instafeed.storage.queue import queue_name
 from tests.client import Client
-from tests.media.test_leftovers import Later, key_of, later, perform, poster, quiet, ready, sql, store
+from tests.media.conftest import poster
+from tests.media.test_leftovers import Later, key_of, later, perform, ready, sql, store
 from tests.redis import redis_client
 from tests.test_cli import Done, Run, environ_of, run
 from tests.valkey import running_valkeys
 
-__all__ = ["later", "poster", "quiet", "run"]
+__all__ = ["later", "poster", "run"]
 
 PARTS = ("indexes", "outbox", "counters", "photos", "redis")
 
@@ -53,19 +54,21 @@ async def ring(queues: Redis, queue: str, *, seconds: float) -> None:
 
 
 @pytest.fixture
-async def world(quiet: Resources, poster: Client, later: Later, queues: Redis) -> list[str]:
+async def world(fresh_res: Resources, poster: Client, later: Later, queues: Redis) -> list[str]:
     """Two posts with a photo each, a follow and likes, an unposted photo that is due to go, and work that waits as it may; all
     of it old. Yields the posts' ids.
     """
-    found = [(await ready(quiet, poster))[0]["id"] for _ in range(2)]
+    found = [(await ready(fresh_res, poster))[0]["id"] for _ in range(2)]
     await poster.upload()
-    await perform(quiet)
+    await perform(fresh_res)
     for id_ in found:
         await poster.call("PUT", f"/v1/posts/{id_}/like")
-    await sql(quiet, "update outbox set done_at = now() where done_at is null")
+    await sql(fresh_res, "update outbox set done_at = now() where done_at is null")
     later(25 * 3600)
-    await entry(quiet, 1, due="'infinity'", error="'it failed once'", started="now() - interval '1 day'")
-    await entry(quiet, 2, due="now() - interval '1 minute'", error="'it failed'", started="now() - interval '1 minute'")
+    await entry(fresh_res, 1, due="'infinity'", error="'it failed once'", started="now() - interval '1 day'")
+    await entry(
+        fresh_res, 2, due="now() - interval '1 minute'", error="'it failed'", started="now() - interval '1 minute'"
+    )
     await queues.flushdb()
     await ring(queues, "fanout", seconds=0)
     await ring(queues, "mail", seconds=400)
@@ -95,29 +98,31 @@ async def test_a_sound_world_has_no_finding(run: Run, fresh_settings: Settings) 
 
 
 async def test_every_kind_of_fault_is_found_and_left_as_it_is(
-    run: Run, fresh_settings: Settings, world: list[str], quiet: Resources, poster: Client, queues: Redis
+    run: Run, fresh_settings: Settings, world: list[str], fresh_res: Resources, poster: Client, queues: Redis
 ) -> None:
     [lost, post] = world
     # Counters and edges.
-    await sql(quiet, "update accounts set post_count = 7 where id = $1", int(poster.id))
-    await sql(quiet, "delete from likers where post_id = $1", int(post))
+    await sql(fresh_res, "update accounts set post_count = 7 where id = $1", int(poster.id))
+    await sql(fresh_res, "delete from likers where post_id = $1", int(post))
     # Photos, in both directions.
     [photo] = (await poster.call("GET", f"/v1/posts/{lost}"))["media"]
     stray = original_key(new_object_key())
-    await store(quiet, stray)
-    await quiet.blobs.delete([original_key(await key_of(quiet, photo["id"]))])
-    await quiet.blobs.delete([name for name in await quiet.blobs.keys("renditions/") if name.endswith("150.jpg")][:1])
+    await store(fresh_res, stray)
+    await fresh_res.blobs.delete([original_key(await key_of(fresh_res, photo["id"]))])
+    await fresh_res.blobs.delete(
+        [name for name in await fresh_res.blobs.keys("renditions/") if name.endswith("150.jpg")][:1]
+    )
     # The outbox.
-    dead = await entry(quiet, 3, due="now()", error="'no such mailbox'", dead="now()")
-    late = await entry(quiet, 4, due="now() - interval '6 minutes'")
-    failing = await entry(quiet, 5, due="now()", error="'it is away'", started="now() - interval '6 minutes'")
+    dead = await entry(fresh_res, 3, due="now()", error="'no such mailbox'", dead="now()")
+    late = await entry(fresh_res, 4, due="now() - interval '6 minutes'")
+    failing = await entry(fresh_res, 5, due="now()", error="'it is away'", started="now() - interval '6 minutes'")
     await ring(queues, "fanout", seconds=400)
     # An index whose build broke off.
-    [[partition]] = await sql(quiet, "select distinct tableoid::regclass::text from posts where id = $1", int(post))
+    [[partition]] = await sql(fresh_res, "select distinct tableoid::regclass::text from posts where id = $1", int(post))
     with pytest.raises(asyncpg.UniqueViolationError):
-        await sql(quiet, f"create unique index concurrently broken on {partition} ((1))")
+        await sql(fresh_res, f"create unique index concurrently broken on {partition} ((1))")
 
-    before = await state(quiet)
+    before = await state(fresh_res)
     for _ in range(2):
         done = await deep(run, fresh_settings)
         assert done.status == 1
@@ -138,7 +143,7 @@ async def test_every_kind_of_fault_is_found_and_left_as_it_is(
         assert [line.split() for line in done.output.splitlines() if line.startswith("FAILED")] == [
             ["FAILED", part, str(count), "found"] for part, count in zip(PARTS[:4], (1, 4, 3, 2), strict=True)
         ]
-    assert await state(quiet) == before
+    assert await state(fresh_res) == before
 
 
 async def state(res: Resources) -> list[object]:
@@ -152,11 +157,11 @@ async def state(res: Resources) -> list[object]:
 
 @pytest.mark.usefixtures("queues")
 async def test_of_many_dead_entries_the_first_are_named_and_all_are_counted(
-    run: Run, fresh_settings: Settings, quiet: Resources, monkeypatch: pytest.MonkeyPatch
+    run: Run, fresh_settings: Settings, fresh_res: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(soundness, "_ENTRIES", 2)
     for number in range(5):
-        await entry(quiet, number, due=f"now() - interval '{number} seconds'", dead="now()")
+        await entry(fresh_res, number, due=f"now() - interval '{number} seconds'", dead="now()")
     done = await deep(run, fresh_settings)
     assert done.status == 1
     assert findings(done)[-1] == "outbox: 3 more"

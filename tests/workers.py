@@ -5,9 +5,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from instafeed.jobs.worker import run
-from instafeed.resources import open_resources
+from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage.queue import QUEUES
+
+
+async def all_done(res: Resources) -> bool:
+    """Whether all work that was noted is done."""
+    async with res.db.acquire() as connection:
+        return not await connection.fetchval("select count(*) from outbox where done_at is null")
 
 
 @asynccontextmanager

@@ -281,7 +281,7 @@ async def test_the_token_of_a_mail_is_kept_nowhere(
 
 
 async def test_mails_to_one_address_are_limited_whoever_causes_them(settings: Settings) -> None:
-    async with running_api(limited(settings)) as url, http_client(base_url=url, timeout=30) as gate:
+    async with running_api(limited(settings)) as url, http_client(base_url=url) as gate:
         address = f"m{secrets.token_hex(8)}@example.org"
         clients = [await Client.sign_up(gate, email=address) for _ in range(limits.EMAIL.quota)]
         refused(await give(clients[0], address), limits.EMAIL)

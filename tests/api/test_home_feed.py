@@ -42,7 +42,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 async def server(settings: Settings) -> AsyncIterator[Server]:
-    async with serving(limited(settings)) as (url, running), http_client(base_url=url, timeout=30) as http:
+    async with serving(limited(settings)) as (url, running), http_client(base_url=url) as http:
         hub = cast("EventHub", running.config.loaded_app.state.hub)
         yield Server(url, http, hub._res)
 

@@ -18,6 +18,7 @@ from instafeed.resources import Resources
 from instafeed.settings import Settings
 from tests.api.answers import anonymous, invalid, is_now, problem
 from tests.client import PASSWORD, Client, eventually, http_client
+from tests.locks import is_waited_for
 
 SignUp = Callable[..., Awaitable[Client]]
 Json = dict[str, Any]
@@ -530,16 +531,7 @@ async def test_an_admin_who_is_none_any_more_by_the_time_of_acting_does_nothing(
     async with res.db.acquire() as connection, connection.transaction():
         await connection.execute("select from accounts where id = $1 for update", int(former.id))
         acting = asyncio.create_task(resolve(former, case, "suspend"))
-
-        async def waits() -> bool:
-            return bool(
-                await connection.fetchval(
-                    "select exists (select from pg_stat_activity where datname = current_database()"
-                    " and pg_backend_pid() = any(pg_blocking_pids(pid)))"
-                )
-            )
-
-        await eventually(waits)
+        await eventually(lambda: is_waited_for(connection))
         await connection.execute(end, int(former.id))
     problem(await acting, 404, "not-found")
     assert await the_case(admin, bad.id) == case

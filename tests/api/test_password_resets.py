@@ -203,7 +203,7 @@ async def test_asking_is_limited_by_name_and_by_address_of_whoever_asks(
     settings: Settings, reader: tuple[Client, Mailbox]
 ) -> None:
     one, _ = reader
-    async with running_api(limited(settings)) as url, http_client(base_url=url, timeout=30) as gate:
+    async with running_api(limited(settings)) as url, http_client(base_url=url) as gate:
 
         async def ask_from(address: str, name: str) -> httpx.Response:
             return await gate.post("/v1/password-resets", json={"name": name}, headers=from_(address))

@@ -117,7 +117,7 @@ async def test_of_log_ins_and_a_change_at_once_no_session_of_the_old_password_is
 
 
 async def test_guessing_the_password_with_a_stolen_token_is_limited(settings: Settings) -> None:
-    async with running_api(limited(settings)) as url, http_client(base_url=url, timeout=30) as gate:
+    async with running_api(limited(settings)) as url, http_client(base_url=url) as gate:
         phone = await Client.sign_up(gate)
         tries = [await change(phone, "a wrong guess") for _ in range(limits.PASSWORD.quota)]
         assert {answer.status_code for answer in tries} == {403}

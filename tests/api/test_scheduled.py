@@ -14,6 +14,7 @@ from instafeed.settings import Settings
 from instafeed.storage import outbox
 from tests.api.answers import anonymous, invalid, problem
 from tests.client import PASSWORD, Client, eventually
+from tests.locks import is_waited_for
 from tests.media.test_form import END, part, photo
 from tests.media.test_form import send as send_form
 from tests.workers import running_workers
@@ -255,16 +256,7 @@ async def test_it_is_published_no_earlier_for_having_waited_for_a_lock(early: Cl
             moving = asyncio.create_task(
                 early.call("PATCH", f"/v1/posts/{waiting['id']}", json={"publish_at": publish_at})
             )
-
-            async def waits() -> bool:
-                return bool(
-                    await connection.fetchval(
-                        "select exists (select from pg_stat_activity where datname = current_database()"
-                        " and pg_backend_pid() = any(pg_blocking_pids(pid)))"
-                    )
-                )
-
-            await eventually(waits)
+            await eventually(lambda: is_waited_for(connection))
             await asyncio.sleep(0.1)
         await moving
         due_at = await connection.fetchval("select due_at from outbox where kind = 'publish' and done_at is null")

@@ -148,7 +148,7 @@ async def _until_ready(photo: Path, options: Options) -> list[Row]:
         fresh_servers() as settings,
         running_api_process(settings) as api,
         running_worker(settings, "media"),
-        http_client(base_url=api.url, timeout=30) as http,
+        http_client(base_url=api.url) as http,
     ):
         author = await Client.sign_up(http)
         took = []
@@ -170,7 +170,7 @@ async def _burst(options: Options) -> list[Row]:
         fresh_servers() as settings,
         open_resources(settings) as res,
         running_api_process(settings) as api,
-        http_client(base_url=api.url, timeout=30) as http,
+        http_client(base_url=api.url) as http,
     ):
         author, other = await Client.sign_up(http), await Client.sign_up(http)
         async with running_worker(settings):

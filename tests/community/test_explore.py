@@ -1,37 +1,34 @@
 """Explore: its formula, its order, and what it shows to whom. In a world where nothing else is ranked, nor by the clock."""
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
+import httpx
 import pytest
 
 from instafeed import accounts, explore
 from instafeed.ids import shard_of
-from instafeed.resources import Resources, open_resources
-from instafeed.settings import Settings
+from instafeed.resources import Resources
 from instafeed.storage import explore as explore_rows
 from instafeed.storage.explore import Candidate
 from tests.api.answers import invalid
-from tests.client import Client, http_client
+from tests.client import Client
 from tests.community.conftest import Publish
-from tests.conftest import running_api
 
 SignUp = Callable[[], Awaitable[Client]]
 PATH = "/v1/explore"
 
 
 @pytest.fixture
-async def res(fresh_settings: Settings) -> AsyncIterator[Resources]:
-    """What its servers hold."""
-    async with open_resources(fresh_settings) as opened:
-        yield opened
+def res(fresh_res: Resources) -> Resources:
+    """What this world's servers hold."""
+    return fresh_res
 
 
 @pytest.fixture
-async def sign_up(res: Resources) -> AsyncIterator[SignUp]:
+def sign_up(fresh_http: httpx.AsyncClient) -> SignUp:
     """Gives people of this world."""
-    async with running_api(res.settings) as url, http_client(base_url=url) as http:
-        yield lambda: Client.sign_up(http)
+    return lambda: Client.sign_up(fresh_http)
 
 
 async def like(post_id: str, *fans: Client) -> None:

@@ -70,5 +70,5 @@ async def nginx(machine: Machine) -> AsyncIterator[Machine]:
 async def phone(nginx: Machine) -> AsyncIterator[httpx.AsyncClient]:
     """A client that knows nginx only."""
     headers = {"Host": "api.example.org"}
-    async with http_client(base_url=nginx.url("nginx"), headers=headers, timeout=30) as http:
+    async with http_client(base_url=nginx.url("nginx"), headers=headers) as http:
         yield http

@@ -37,7 +37,7 @@ from tests.deploy.running import HOST, nginx_command, program
 from tests.media.s3_proxy import losing_the_answer, running_s3_proxy
 from tests.photos import large_jpeg
 from tests.ports import free_ports
-from tests.workers import running_workers
+from tests.workers import all_done, running_workers
 
 NOT_MADE = {
     "ApplicationAutoScaling::ScalableTarget",
@@ -372,12 +372,7 @@ async def _live(http: httpx.AsyncClient, res: Resources) -> None:
     async with http_client() as anybody:
         assert (await anybody.get(await eventually(exported, seconds=60))).is_success
     await client.call("DELETE", f"/v1/posts/{post['id']}", 204)
-
-    async def all_done() -> bool:
-        async with res.db.acquire() as connection:
-            return not await connection.fetchval("select count(*) from outbox where done_at is null")
-
-    await eventually(all_done, seconds=60)
+    await eventually(lambda: all_done(res), seconds=60)
 
 
 def test_the_documentation_tells_the_sizes_as_they_are() -> None:

@@ -148,7 +148,7 @@ async def test_alerts_fire_when_something_breaks_and_rest_when_it_is_mended(
         async with (
             running_api_process(settings.model_copy(update={"database_pool_size": 1})) as api,
             running_relay(api.url) as way,
-            http_client(base_url=api.url, timeout=30) as http,
+            http_client(base_url=api.url) as http,
             watching(tmp_path, api=way.url.removeprefix("http://"), worker=f"{HOST}:{metrics_port}") as prometheus,
         ):
             async with running_worker(settings) as worker:

@@ -603,7 +603,7 @@ async def test_tls_may_end_in_nginx(echo: tuple[Echo, str], tmp_path: Path) -> N
 
 async def test_a_flood_of_log_ins_is_held_off(echo: tuple[Echo, str]) -> None:
     upstream, url = echo
-    async with http_client(base_url=url, timeout=30) as http:
+    async with http_client(base_url=url) as http:
         answers = await asyncio.gather(*(http.post("/v1/%73essions") for _ in range(150)))
         refused = [answer for answer in answers if answer.status_code == 429]
         assert 0 < len(refused) < 130
@@ -648,7 +648,7 @@ async def test_slow_clients_are_cut_off_and_harm_nobody(echo: tuple[Echo, str]) 
     slow_headers = b"GET / HTTP/1.1\r\nHost: x\r\nX: "
     slow_body = b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n{"
     slow_read = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
-    async with asyncio.TaskGroup() as slow, http_client(base_url=url, timeout=30) as http:
+    async with asyncio.TaskGroup() as slow, http_client(base_url=url) as http:
         cut: list[asyncio.Task[Any]] = [slow.create_task(_send_slowly(port, slow_headers)) for _ in range(100)]
         cut += [slow.create_task(_read_slowly(port, slow_read)) for _ in range(10)]
         bodies = [slow.create_task(_send_slowly(port, slow_body)) for _ in range(230)]

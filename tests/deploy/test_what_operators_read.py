@@ -85,7 +85,7 @@ async def test_a_post_is_followed_through_the_logs_by_its_id(told: Settings, tmp
     in_chunks = told.model_copy(update={"fan_out_chunk": 1})
     async with (
         running_api_process(told, log=api_log) as api,
-        http_client(base_url=api.url, timeout=30) as http,
+        http_client(base_url=api.url) as http,
     ):
         author, friend, other = [await Client.sign_up(http) for _ in range(3)]
         await friend.call("PUT", f"/v1/accounts/{author.id}/follow", json={"notify": True})
@@ -202,7 +202,7 @@ async def test_neither_logs_nor_sentry_have_what_people_sent(told: Settings, tmp
         async with (
             running_api_process(settings, log=api_log) as api,
             running_worker(settings, log=worker_log),
-            http_client(base_url=api.url, timeout=30) as http,
+            http_client(base_url=api.url) as http,
         ):
             story = Story(http, Mailbox(settings, f"{secrets.token_hex(8)}@example.org"))
             author = await story.goes_well()

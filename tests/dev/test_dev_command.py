@@ -114,7 +114,7 @@ async def sign_up(dev: Dev, username: str) -> dict[str, Any]:
 
 async def a_mail_lands(dev: Dev, folder: Path) -> None:
     """Sign somebody up with an e-mail address, whose token can then be read."""
-    async with http_client(base_url=dev.url, timeout=30) as client:
+    async with http_client(base_url=dev.url) as client:
         body = {"username": "bob", "password": "correct horse battery", "email": "bob@example.org"}
         assert (await client.post("/v1/accounts", json=body)).status_code == 201
 

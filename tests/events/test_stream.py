@@ -276,7 +276,7 @@ def streams_in_memory() -> int:
 
 
 async def test_a_client_that_vanishes_leaves_nothing_behind(settings: Settings) -> None:
-    async with serving(settings) as (url, server), http_client(base_url=url, timeout=30) as http:
+    async with serving(settings) as (url, server), http_client(base_url=url) as http:
         someone = await Client.sign_up(http)
         hub = cast("EventHub", server.config.loaded_app.state.hub)
         tasks, others = len(asyncio.all_tasks()), streams_in_memory()
@@ -309,7 +309,7 @@ async def test_a_client_that_does_not_read_holds_a_bounded_backlog(
     text = events_api._text
     monkeypatch.setattr(events_api, "_text", lambda item: body if isinstance(item, Event) else text(item))
     monkeypatch.setattr(events, "_BACKLOG", 5)
-    async with serving(settings) as (url, server), http_client(base_url=url, timeout=30) as http:
+    async with serving(settings) as (url, server), http_client(base_url=url) as http:
         someone = await Client.sign_up(http)
         hub = cast("EventHub", server.config.loaded_app.state.hub)
         async with raw_stream(someone, url) as connection:

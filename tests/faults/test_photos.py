@@ -58,7 +58,7 @@ async def worker(quiet: Resources, proxy: S3Proxy) -> AsyncIterator[Resources]:
 @pytest.fixture(scope="module")
 async def poster(quiet: Resources) -> AsyncIterator[Client]:
     """Somebody with photos."""
-    async with running_api(quiet.settings) as url, http_client(base_url=url, timeout=30) as http:
+    async with running_api(quiet.settings) as url, http_client(base_url=url) as http:
         yield await Client.sign_up(http)
 
 

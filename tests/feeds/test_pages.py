@@ -308,7 +308,7 @@ async def test_a_sign_up_that_is_sent_again_leaves_the_feed_whole(world: World) 
 @pytest.fixture
 async def http(world: World) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an API in this world."""
-    async with running_api(world.res.settings) as url, http_client(base_url=url, timeout=30) as client:
+    async with running_api(world.res.settings) as url, http_client(base_url=url) as client:
         yield client
 
 

@@ -28,7 +28,7 @@ async def alone(fresh_settings: Settings) -> AsyncIterator[World]:
 @pytest.fixture
 async def phone(alone: World) -> AsyncIterator[httpx.AsyncClient]:
     """A client of its API, without a log-in."""
-    async with running_api(alone.res.settings) as url, http_client(base_url=url, timeout=30) as client:
+    async with running_api(alone.res.settings) as url, http_client(base_url=url) as client:
         yield client
 
 

@@ -17,6 +17,12 @@ async def traces(res: Resources) -> AsyncIterator[Traces]:
         yield found
 
 
+@pytest.fixture
+async def poster(fresh_http: httpx.AsyncClient) -> Client:
+    """Somebody in a world without workers."""
+    return await Client.sign_up(fresh_http)
+
+
 @pytest.fixture(scope="session")
 async def author(http: httpx.AsyncClient) -> Client:
     """Somebody with photos."""

@@ -22,8 +22,7 @@ from instafeed.storage import stored
 from instafeed.storage.blobs import PART_BYTES, new_object_key, original_key, rendition_prefix
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.storage.stored import Stored
-from tests.client import Client, http_client
-from tests.conftest import running_api
+from tests.client import Client
 from tests.media.traces import Traces, tracing
 from tests.photos import jpeg
 from tests.test_cli import Run, environ_of, run
@@ -34,23 +33,9 @@ DAY = 86_400
 
 
 @pytest.fixture
-async def quiet(fresh_settings: Settings) -> AsyncIterator[Resources]:
-    """A world without workers."""
-    async with open_resources(fresh_settings) as res:
-        yield res
-
-
-@pytest.fixture
-async def poster(quiet: Resources) -> AsyncIterator[Client]:
-    """Somebody in it."""
-    async with running_api(quiet.settings) as url, http_client(base_url=url, timeout=30) as http:
-        yield await Client.sign_up(http)
-
-
-@pytest.fixture
-async def traces(quiet: Resources) -> AsyncIterator[Traces]:
+async def traces(fresh_res: Resources) -> AsyncIterator[Traces]:
     """Looks at what is stored."""
-    async with tracing(quiet) as found:
+    async with tracing(fresh_res) as found:
         yield found
 
 
@@ -125,25 +110,25 @@ async def ready(res: Resources, poster: Client, photos: int = 1) -> tuple[dict[s
 
 
 async def test_objects_without_a_row_are_deleted_when_no_upload_can_be_at_them_any_more(
-    quiet: Resources, poster: Client, traces: Traces, later: Later
+    fresh_res: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
-    await ready(quiet, poster)
+    await ready(fresh_res, poster)
     kept = await traces.objects()
     assert len(kept) > 2
     stray = new_object_key()
     left = [original_key(stray), rendition_prefix(stray) + "640.webp", rendition_prefix(stray) + "640.jpg"]
-    await store(quiet, *left)
-    assert await some(quiet) == {}
+    await store(fresh_res, *left)
+    assert await some(fresh_res) == {}
     later(4 * 3600)
     before = telemetry.LEFTOVERS.labels(Finding.OBJECT)._value.get()
-    assert await some(quiet) == {Finding.OBJECT: 3}
+    assert await some(fresh_res) == {Finding.OBJECT: 3}
     assert telemetry.LEFTOVERS.labels(Finding.OBJECT)._value.get() == before + 3
     assert await traces.objects() == kept
-    assert await some(quiet) == {}
+    assert await some(fresh_res) == {}
 
 
 async def test_uploads_in_parts_without_a_row_are_aborted(
-    quiet: Resources, traces: Traces, later: Later, monkeypatch: pytest.MonkeyPatch
+    fresh_res: Resources, traces: Traces, later: Later, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def breaking_off() -> AsyncIterator[bytes]:
         yield bytes(PART_BYTES)
@@ -151,20 +136,20 @@ async def test_uploads_in_parts_without_a_row_are_aborted(
 
     for _ in range(3):
         with pytest.raises(ConnectionError):
-            await quiet.blobs.put_unsized(original_key(new_object_key()), breaking_off(), content_type="image/jpeg")
+            await fresh_res.blobs.put_unsized(original_key(new_object_key()), breaking_off(), content_type="image/jpeg")
     assert len(await traces.open_uploads()) == 3
-    assert await some(quiet) == {}
+    assert await some(fresh_res) == {}
     later(4 * 3600)
     monkeypatch.setattr(leftovers, "_PAGE", 2)
-    assert await some(quiet) == {Finding.UPLOAD: 3}
+    assert await some(fresh_res) == {Finding.UPLOAD: 3}
     assert await traces.open_uploads() == set()
 
 
 async def test_an_upload_that_is_under_way_is_left_alone_by_several_sweepers(
-    quiet: Resources, poster: Client, traces: Traces, later: Later
+    fresh_res: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
     stray = new_object_key()
-    await store(quiet, original_key(stray))
+    await store(fresh_res, original_key(stray))
     began, go_on = asyncio.Event(), asyncio.Event()
 
     async def photo() -> AsyncIterator[bytes]:
@@ -176,94 +161,96 @@ async def test_an_upload_that_is_under_way_is_left_alone_by_several_sweepers(
     upload = asyncio.create_task(poster.call("POST", "/v1/media", 201, content=photo()))
     await began.wait()
     later(4 * 3600)
-    found = await asyncio.gather(*(some(quiet) for _ in range(3)))
+    found = await asyncio.gather(*(some(fresh_res) for _ in range(3)))
     assert found[0] or found[1] or found[2]
     assert all(set(one) <= {Finding.OBJECT} for one in found)
     go_on.set()
-    key = await key_of(quiet, (await upload)["id"])
-    await some(quiet)
+    key = await key_of(fresh_res, (await upload)["id"])
+    await some(fresh_res)
     assert set(await traces.objects()) == {original_key(key)}
 
 
 async def test_lost_renditions_are_made_again_from_the_original(
-    quiet: Resources, poster: Client, traces: Traces, later: Later
+    fresh_res: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
-    post, [key] = await ready(quiet, poster)
+    post, [key] = await ready(fresh_res, poster)
     before = await traces.objects()
     [lost] = [name for name in before if name.endswith("/150.webp")]
-    await quiet.blobs.delete([lost])
+    await fresh_res.blobs.delete([lost])
     later(4 * 3600)
-    assert await some(quiet) == {Finding.RENDITIONS: 1}
-    assert await some(quiet) == {}, "it is noted already"
+    assert await some(fresh_res) == {Finding.RENDITIONS: 1}
+    assert await some(fresh_res) == {}, "it is noted already"
     assert (await poster.call("GET", f"/v1/posts/{post['id']}"))["media"][0]["status"] == "ready"
-    await perform(quiet)
+    await perform(fresh_res)
     assert await traces.objects() == before
-    assert await some(quiet) == {}
-    await quiet.blobs.delete([original_key(key), lost])
-    assert await some(quiet) == {Finding.LOST: 1}
+    assert await some(fresh_res) == {}
+    await fresh_res.blobs.delete([original_key(key), lost])
+    assert await some(fresh_res) == {Finding.LOST: 1}
     assert (await poster.ready(post["media"][0]["id"]))["status"] == "ready", "the others can still be shown"
 
 
 async def test_a_photo_that_nobody_was_going_to_render_is_rendered_or_fails_without_its_original(
-    quiet: Resources, poster: Client, later: Later
+    fresh_res: Resources, poster: Client, later: Later
 ) -> None:
     one, other = [(await poster.upload())["id"] for _ in range(2)]
     later(4 * 3600)
-    assert await some(quiet) == {}, "they wait in the outbox"
-    await sql(quiet, "delete from outbox")
-    await quiet.blobs.delete([original_key(await key_of(quiet, other))])
-    assert await some(quiet) == {Finding.UNRENDERED: 2}
-    assert await some(quiet) == {}
+    assert await some(fresh_res) == {}, "they wait in the outbox"
+    await sql(fresh_res, "delete from outbox")
+    await fresh_res.blobs.delete([original_key(await key_of(fresh_res, other))])
+    assert await some(fresh_res) == {Finding.UNRENDERED: 2}
+    assert await some(fresh_res) == {}
     for _ in range(6):
-        await sql(quiet, "update outbox set due_at = now() where done_at is null")
-        await perform(quiet)
+        await sql(fresh_res, "update outbox set due_at = now() where done_at is null")
+        await perform(fresh_res)
     assert (await poster.ready(one))["status"] == "ready"
     assert (await poster.ready(other))["failure"] == "The photo is lost."
 
 
 async def test_photos_that_are_not_posted_in_time_are_deleted(
-    quiet: Resources, poster: Client, traces: Traces, later: Later
+    fresh_res: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
-    _, [kept] = await ready(quiet, poster)
+    _, [kept] = await ready(fresh_res, poster)
     unposted = [(await poster.upload(data))["id"] for data in (jpeg(), jpeg()[:200], jpeg(seed=1))]
-    await perform(quiet)
+    await perform(fresh_res)
     assert [(await poster.ready(id_))["status"] for id_ in unposted] == ["ready", "failed", "ready"]
     later(DAY - 600)
-    assert await some(quiet) == {}
+    assert await some(fresh_res) == {}
     later(DAY + 600)
-    assert await some(quiet) == {Finding.UNPOSTED: 3}
+    assert await some(fresh_res) == {Finding.UNPOSTED: 3}
     for id_ in unposted:
         await poster.call("GET", f"/v1/media/{id_}", 404)
     body = {"caption": "", "media": [{"id": unposted[0]}]}
     await poster.call("POST", "/v1/posts", 422, json=body)
-    await perform(quiet)
+    await perform(fresh_res)
     assert {name for name in await traces.objects() if rendition_prefix(kept) not in name} == {original_key(kept)}
 
 
 async def test_a_photo_that_is_found_by_its_digest_can_be_posted_for_as_long_as_a_new_one(
-    quiet: Resources, poster: Client, later: Later
+    fresh_res: Resources, poster: Client, later: Later
 ) -> None:
     photo, _ = [await poster.upload(jpeg(seed=seed)) for seed in (1, 2)]
-    await perform(quiet)
-    await sql(quiet, "update media set uploaded_at = now() - interval '23 hours'")
+    await perform(fresh_res)
+    await sql(fresh_res, "update media set uploaded_at = now() - interval '23 hours'")
     size, sha256 = len(jpeg(seed=1)), hashlib.sha256(jpeg(seed=1)).hexdigest()
     found = await poster.call("POST", "/v1/media/uploads", 200, json={"size": size, "sha256": sha256})
     assert found["id"] == photo["id"]
     later(2 * 3600)
     # Ids tell when an upload began: of one in parts, maybe yesterday.
-    await sql(quiet, "update media set id = id - $1::bigint", span(hours=24))
-    assert await some(quiet) == {Finding.UNPOSTED: 1}
-    [left] = await sql(quiet, "select sha256 from media")
+    await sql(fresh_res, "update media set id = id - $1::bigint", span(hours=24))
+    assert await some(fresh_res) == {Finding.UNPOSTED: 1}
+    [left] = await sql(fresh_res, "select sha256 from media")
     assert left["sha256"].hex() == sha256
 
 
 @pytest.mark.parametrize("how", ["announced", "posted"])
 async def test_a_photo_that_is_wanted_while_the_sweep_is_at_it_stays(
-    quiet: Resources, poster: Client, later: Later, monkeypatch: pytest.MonkeyPatch, how: str
+    fresh_res: Resources, poster: Client, later: Later, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     photo = await poster.upload()
-    await perform(quiet)
-    await sql(quiet, "update media set uploaded_at = now() - interval '2 days', id = id - $1::bigint", span(hours=48))
+    await perform(fresh_res)
+    await sql(
+        fresh_res, "update media set uploaded_at = now() - interval '2 days', id = id - $1::bigint", span(hours=48)
+    )
     id_ = str(int(photo["id"]) - span(hours=48))
     unposted = stored.unposted
 
@@ -279,12 +266,12 @@ async def test_a_photo_that_is_wanted_while_the_sweep_is_at_it_stays(
         return photos
 
     monkeypatch.setattr(stored, "unposted", just_before)
-    assert await some(quiet) == {}
+    assert await some(fresh_res) == {}
     assert (await poster.ready(id_))["status"] == "ready"
 
 
 async def test_an_open_upload_in_parts_is_left_alone_from_its_first_part_until_it_is_a_photo_or_expires(
-    quiet: Resources, poster: Client, traces: Traces, later: Later
+    fresh_res: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
     data = jpeg() + bytes(PART_BYTES)
     announced = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -293,74 +280,74 @@ async def test_an_open_upload_in_parts_is_left_alone_from_its_first_part_until_i
         for number, part in enumerate((data[:PART_BYTES], data[PART_BYTES:]), 1):
             await poster.call("PUT", f"/v1/media/uploads/{upload['id']}/parts/{number}", 204, content=part)
     later(23 * 3600)
-    assert await some(quiet) == {}
+    assert await some(fresh_res) == {}
     # S3 has put the other one together, and whoever told it to was killed before the commit.
-    [row] = await sql(quiet, "select * from uploads where id = $1", int(other["id"]))
+    [row] = await sql(fresh_res, "select * from uploads where id = $1", int(other["id"]))
     name = original_key(row["object_key"])
-    parts = await quiet.blobs.parts(name, row["s3_upload_id"])
-    await quiet.blobs.complete_upload(name, row["s3_upload_id"], [parts[number].etag for number in (1, 2)])
-    assert await some(quiet) == {}
+    parts = await fresh_res.blobs.parts(name, row["s3_upload_id"])
+    await fresh_res.blobs.complete_upload(name, row["s3_upload_id"], [parts[number].etag for number in (1, 2)])
+    assert await some(fresh_res) == {}
     photo = await poster.call("POST", f"/v1/media/uploads/{one['id']}/complete", 201)
-    kept = original_key(await key_of(quiet, photo["id"]))
+    kept = original_key(await key_of(fresh_res, photo["id"]))
     assert set(await traces.objects()) == {kept, name}
     # Its row goes when it expires, with an entry for the object; should that be lost, the sweep finds the object.
-    await sql(quiet, "update uploads set expires_at = now()")
-    await sweep.clear(quiet)
-    await sql(quiet, "delete from outbox where kind = 'discard'")
-    assert await some(quiet) == {Finding.OBJECT: 1}
+    await sql(fresh_res, "update uploads set expires_at = now()")
+    await sweep.clear(fresh_res)
+    await sql(fresh_res, "delete from outbox where kind = 'discard'")
+    assert await some(fresh_res) == {Finding.OBJECT: 1}
     assert set(await traces.objects()) == {kept}
     assert await traces.open_uploads() == set()
 
 
 async def test_what_a_job_is_to_delete_is_left_to_it_unless_it_gave_up(
-    quiet: Resources, poster: Client, traces: Traces, later: Later
+    fresh_res: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
-    post, _ = await ready(quiet, poster)
+    post, _ = await ready(fresh_res, poster)
     kept = await traces.objects()
     announced = {"size": PART_BYTES + 1, "sha256": hashlib.sha256(b"another").hexdigest()}
     upload = await poster.call("POST", "/v1/media/uploads", 201, json=announced)
     for path in (f"/v1/posts/{post['id']}", f"/v1/media/uploads/{upload['id']}"):
         await poster.call("DELETE", path, 204)
     later(4 * 3600)
-    assert await some(quiet) == {}
-    await sql(quiet, "update outbox set done_at = now() where done_at is null")
-    assert await some(quiet) == {}, "it may have been listed before"
-    await sql(quiet, "update outbox set done_at = done_at - interval '2 minutes' where kind = 'discard'")
-    assert await some(quiet) == {Finding.UPLOAD: 1}
-    await sql(quiet, "update outbox set done_at = null, dead_at = now() where kind = 'retract'")
-    assert await some(quiet) == {Finding.OBJECT: len(kept)}
+    assert await some(fresh_res) == {}
+    await sql(fresh_res, "update outbox set done_at = now() where done_at is null")
+    assert await some(fresh_res) == {}, "it may have been listed before"
+    await sql(fresh_res, "update outbox set done_at = done_at - interval '2 minutes' where kind = 'discard'")
+    assert await some(fresh_res) == {Finding.UPLOAD: 1}
+    await sql(fresh_res, "update outbox set done_at = null, dead_at = now() where kind = 'retract'")
+    assert await some(fresh_res) == {Finding.OBJECT: len(kept)}
     assert await traces.objects() == {}
 
 
-async def test_what_is_not_ours_is_left_alone(quiet: Resources, traces: Traces, later: Later) -> None:
+async def test_what_is_not_ours_is_left_alone(fresh_res: Resources, traces: Traces, later: Later) -> None:
     others = {"originals/read.me", "originals/a/b", "renditions/read.me", "renditions/a/150.jpg", "avatars/1/150.jpg"}
-    await store(quiet, *others)
+    await store(fresh_res, *others)
     later(1000 * DAY)
-    assert await some(quiet) == {}
+    assert await some(fresh_res) == {}
     assert set(await traces.objects()) == others
 
 
 async def test_a_scan_that_cannot_go_on_does_not_hold_up_the_others(
-    quiet: Resources, traces: Traces, later: Later, monkeypatch: pytest.MonkeyPatch
+    fresh_res: Resources, traces: Traces, later: Later, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stray = new_object_key()
-    await store(quiet, rendition_prefix(stray) + "640.webp")
+    await store(fresh_res, rendition_prefix(stray) + "640.webp")
 
     async def refused(*_: object, **__: object) -> None:
         raise Unavailable("The photo store did not delete everything.", retry_after=2)
 
     later(4 * 3600)
-    monkeypatch.setattr(quiet.blobs, "page_of_uploads", refused)
-    assert await some(quiet) == {Finding.OBJECT: 1}
+    monkeypatch.setattr(fresh_res.blobs, "page_of_uploads", refused)
+    assert await some(fresh_res) == {Finding.OBJECT: 1}
     assert await traces.objects() == {}
 
 
 async def test_originals_are_deleted_after_their_days_and_renditions_stay(
-    fresh_settings: Settings, quiet: Resources, poster: Client, traces: Traces, later: Later
+    fresh_settings: Settings, fresh_res: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
-    post, [key] = await ready(quiet, poster)
+    post, [key] = await ready(fresh_res, poster)
     later(1000 * DAY)
-    assert await some(quiet) == {}, "by default they are kept"
+    assert await some(fresh_res) == {}, "by default they are kept"
     async with open_resources(fresh_settings.model_copy(update={"originals_days": 30})) as res:
         later(30 * DAY - 600)
         assert await some(res) == {}
@@ -370,17 +357,17 @@ async def test_originals_are_deleted_after_their_days_and_renditions_stay(
     stays = await traces.objects()
     assert stays
     assert all(name.startswith(rendition_prefix(key)) for name in stays)
-    [row] = await sql(quiet, "select original_deleted_at from media where post_id = $1", int(post["id"]))
+    [row] = await sql(fresh_res, "select original_deleted_at from media where post_id = $1", int(post["id"]))
     assert row["original_deleted_at"] is not None
-    await quiet.blobs.delete(list(stays))
-    assert await some(quiet) == {Finding.LOST: 1}
+    await fresh_res.blobs.delete(list(stays))
+    assert await some(fresh_res) == {Finding.LOST: 1}
 
 
 async def test_an_original_whose_deletion_a_crash_came_before_is_deleted_by_the_next_sweep(
-    fresh_settings: Settings, quiet: Resources, poster: Client, traces: Traces, later: Later
+    fresh_settings: Settings, fresh_res: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
-    post, [key] = await ready(quiet, poster)
-    await sql(quiet, "update media set original_deleted_at = now() where post_id = $1", int(post["id"]))
+    post, [key] = await ready(fresh_res, poster)
+    await sql(fresh_res, "update media set original_deleted_at = now() where post_id = $1", int(post["id"]))
     async with open_resources(fresh_settings.model_copy(update={"originals_days": 30})) as res:
         later(31 * DAY)
         assert await some(res) == {Finding.ORIGINAL: 1}
@@ -389,7 +376,7 @@ async def test_an_original_whose_deletion_a_crash_came_before_is_deleted_by_the_
 
 @pytest.mark.parametrize(("page", "rows"), [(3, 2), (9, 100)])
 async def test_page_by_page_and_run_by_run_everything_is_found_once(
-    quiet: Resources,
+    fresh_res: Resources,
     poster: Client,
     traces: Traces,
     later: Later,
@@ -397,13 +384,15 @@ async def test_page_by_page_and_run_by_run_everything_is_found_once(
     page: int,
     rows: int,
 ) -> None:
-    post, keys = await ready(quiet, poster, photos=5)
+    post, keys = await ready(fresh_res, poster, photos=5)
     kept = await traces.objects()
     lost = [rendition_prefix(key) + "150.webp" for key in (keys[0], keys[3])]
-    lost += await quiet.blobs.keys(rendition_prefix(keys[1]))
-    await quiet.blobs.delete(lost)
+    lost += await fresh_res.blobs.keys(rendition_prefix(keys[1]))
+    await fresh_res.blobs.delete(lost)
     strays = [new_object_key() for _ in range(4)]
-    await store(quiet, *(original_key(key) for key in strays), *(rendition_prefix(key) + "a.webp" for key in strays))
+    await store(
+        fresh_res, *(original_key(key) for key in strays), *(rendition_prefix(key) + "a.webp" for key in strays)
+    )
     later(4 * 3600)
     monkeypatch.setattr(leftovers, "_PAGE", page)
     monkeypatch.setattr(leftovers, "_ROWS", rows)
@@ -412,29 +401,29 @@ async def test_page_by_page_and_run_by_run_everything_is_found_once(
     rounds: Counter[str] = Counter()
     # Two rounds of each: the second finds nothing. They are of different lengths, and need never end together.
     for _ in range(50):
-        found.update(await some(quiet))
-        rounds.update(row["name"] for row in await sql(quiet, "select * from scans where position = ''"))
+        found.update(await some(fresh_res))
+        rounds.update(row["name"] for row in await sql(fresh_res, "select * from scans where position = ''"))
         if min(rounds["originals"], rounds["renditions"]) >= 2:
             break
     assert min(rounds["originals"], rounds["renditions"]) >= 2
-    await perform(quiet)
+    await perform(fresh_res)
     assert found == {Finding.OBJECT: 8, Finding.RENDITIONS: 3}
     assert await traces.objects() == kept
     assert (await poster.call("GET", f"/v1/posts/{post['id']}"))["published_at"]
 
 
 async def test_a_bucket_where_most_objects_have_no_row_is_left_alone_unless_told_otherwise(
-    quiet: Resources, traces: Traces, later: Later, monkeypatch: pytest.MonkeyPatch
+    fresh_res: Resources, traces: Traces, later: Later, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leftovers, "_FEW", 3)
     for _ in range(4):
-        await quiet.blobs.begin_upload(original_key(new_object_key()))
-    await store(quiet, *(original_key(new_object_key()) for _ in range(4)))
+        await fresh_res.blobs.begin_upload(original_key(new_object_key()))
+    await store(fresh_res, *(original_key(new_object_key()) for _ in range(4)))
     later(4 * 3600)
-    assert await some(quiet) == {Finding.DOUBTFUL: 8}
+    assert await some(fresh_res) == {Finding.DOUBTFUL: 8}
     assert len(await traces.open_uploads()) == 4
     assert len(await traces.objects()) == 4
-    told = Sweep(quiet, all=True)
+    told = Sweep(fresh_res, all=True)
     await told.whole()
     assert told.found == {Finding.OBJECT: 4, Finding.UPLOAD: 4}
     assert await traces.open_uploads() == set()
@@ -442,13 +431,13 @@ async def test_a_bucket_where_most_objects_have_no_row_is_left_alone_unless_told
 
 
 async def test_by_hand_everything_is_found_and_said_and_only_without_dry_run_dealt_with(
-    fresh_settings: Settings, quiet: Resources, poster: Client, traces: Traces, later: Later, run: Run
+    fresh_settings: Settings, fresh_res: Resources, poster: Client, traces: Traces, later: Later, run: Run
 ) -> None:
-    post, _ = await ready(quiet, poster)
+    post, _ = await ready(fresh_res, poster)
     stray = original_key(new_object_key())
-    await store(quiet, stray)
+    await store(fresh_res, stray)
     [lost] = [name for name in await traces.objects() if name.endswith("/150.jpg")]
-    await quiet.blobs.delete([lost])
+    await fresh_res.blobs.delete([lost])
     later(4 * 3600)
     environ = environ_of(fresh_settings, s3_prefix=fresh_settings.s3_prefix)
     said = f"object_without_row    {stray}\nlost_renditions       {post['media'][0]['id']}\n2 found"
@@ -457,7 +446,7 @@ async def test_by_hand_everything_is_found_and_said_and_only_without_dry_run_dea
         assert (done.status, done.output) == (0, f"{said}, nothing changed\n")
     done = await asyncio.to_thread(run, "admin", "sweep", environ=environ)
     assert (done.status, done.output) == (0, f"{said}\n")
-    await perform(quiet)
+    await perform(fresh_res)
     assert stray not in await traces.objects()
     assert lost in await traces.objects()
     done = await asyncio.to_thread(run, "admin", "sweep", environ=environ)
@@ -465,27 +454,29 @@ async def test_by_hand_everything_is_found_and_said_and_only_without_dry_run_dea
 
 
 async def test_a_post_that_is_deleted_while_s3_is_away_leaves_no_object_when_it_is_back(
-    quiet: Resources, poster: Client, traces: Traces
+    fresh_res: Resources, poster: Client, traces: Traces
 ) -> None:
-    post, _ = await ready(quiet, poster)
+    post, _ = await ready(fresh_res, poster)
     kept = await traces.objects()
     await poster.call("DELETE", f"/v1/posts/{post['id']}", 204)
-    async with open_resources(quiet.settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})) as apart:
+    async with open_resources(fresh_res.settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})) as apart:
         for _ in range(3):
             await perform(apart)
     assert await traces.objects() == kept
-    [entry] = await sql(quiet, "select dead_at, due_at > now() as soon, attempts from outbox where kind = 'retract'")
+    [entry] = await sql(
+        fresh_res, "select dead_at, due_at > now() as soon, attempts from outbox where kind = 'retract'"
+    )
     assert (entry["dead_at"], entry["soon"], entry["attempts"]) == (None, True, 0)
-    await perform(quiet)
+    await perform(fresh_res)
     assert await traces.objects() == {}
 
 
 async def test_a_post_whose_deleting_worker_was_killed_between_two_photos_leaves_nothing(
-    quiet: Resources, poster: Client, traces: Traces
+    fresh_res: Resources, poster: Client, traces: Traces
 ) -> None:
-    post, [first, _] = await ready(quiet, poster, photos=2)
+    post, [first, _] = await ready(fresh_res, poster, photos=2)
     await poster.call("DELETE", f"/v1/posts/{post['id']}", 204)
-    await quiet.blobs.delete([original_key(first)])
-    [row] = await sql(quiet, "select id, payload from outbox where kind = 'retract'")
-    await posts.retract(quiet, Entry(row["id"], Kind.RETRACT, row["payload"], position=0, attempts=2, again=True))
+    await fresh_res.blobs.delete([original_key(first)])
+    [row] = await sql(fresh_res, "select id, payload from outbox where kind = 'retract'")
+    await posts.retract(fresh_res, Entry(row["id"], Kind.RETRACT, row["payload"], position=0, attempts=2, again=True))
     assert await traces.objects() == {}

@@ -28,7 +28,7 @@ async def strict(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     narrow = settings.model_copy(
         update={"upload_max_bytes": MAX_BYTES, "upload_min_bytes_per_second": 100_000, "upload_grace_seconds": 0.2}
     )
-    async with running_api(narrow) as url, http_client(base_url=url, timeout=30) as http:
+    async with running_api(narrow) as url, http_client(base_url=url) as http:
         yield http
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from tests.media.traces import Traces, tracing
 from tests.photos import REAL, jpeg, jpeg_of_a_camera, slow_jpeg
 from tests.processes import running_worker
 from tests.test_cli import environ_of
-from tests.workers import running_workers
+from tests.workers import all_done, running_workers
 
 # What marks metadata in a JPEG or a WebP file; and words that cameras write into it.
 # None so short that compressed pixels have it by chance. A place is written within EXIF or XMP only.
@@ -206,20 +206,6 @@ async def object_key(res: Resources, media_id: str) -> str:
     return found.object_key
 
 
-@pytest.fixture
-async def quiet(fresh_settings: Settings) -> AsyncIterator[Resources]:
-    """A world without workers."""
-    async with open_resources(fresh_settings) as res:
-        yield res
-
-
-@pytest.fixture
-async def poster(quiet: Resources) -> AsyncIterator[Client]:
-    """Somebody in it."""
-    async with running_api(quiet.settings) as url, http_client(base_url=url, timeout=30) as http:
-        yield await Client.sign_up(http)
-
-
 async def entries(res: Resources, kind: Kind) -> list[Entry]:
     """The work of a kind that was ever noted, as at its first attempt."""
     async with res.db.acquire() as connection:
@@ -228,41 +214,41 @@ async def entries(res: Resources, kind: Kind) -> list[Entry]:
 
 
 async def test_a_photo_that_is_rendered_twice_at_once_and_once_more_is_published_once(
-    quiet: Resources, poster: Client
+    fresh_res: Resources, poster: Client
 ) -> None:
     post = await poster.post()
-    [entry] = await entries(quiet, Kind.RENDER)
-    await asyncio.gather(media.render(quiet, entry), media.render(quiet, entry))
-    assert await media.render(quiet, entry) == []
-    assert len(await entries(quiet, Kind.FAN_OUT)) == 1
+    [entry] = await entries(fresh_res, Kind.RENDER)
+    await asyncio.gather(media.render(fresh_res, entry), media.render(fresh_res, entry))
+    assert await media.render(fresh_res, entry) == []
+    assert len(await entries(fresh_res, Kind.FAN_OUT)) == 1
     assert (await poster.call("GET", "/v1/me"))["post_count"] == 1
     assert len(await downloaded(await poster.ready(post["media"][0]["id"]))) == 8
 
 
 async def test_a_post_that_is_published_while_it_is_read_is_read_with_its_photos_ready(
-    quiet: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
+    fresh_res: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     post_id = int((await poster.post())["id"])
-    [entry] = await entries(quiet, Kind.RENDER)
+    [entry] = await entries(fresh_res, Kind.RENDER)
 
     async def of_posts_then_published(connection: Connection, post_ids: Iterable[int]) -> Any:
         found = await of_posts(connection, post_ids)
         monkeypatch.setattr(media_rows, "of_posts", of_posts)
-        await media.render(quiet, entry)
+        await media.render(fresh_res, entry)
         return found
 
     of_posts = media_rows.of_posts
     monkeypatch.setattr(media_rows, "of_posts", of_posts_then_published)
-    async with quiet.db.acquire() as connection:
+    async with fresh_res.db.acquire() as connection:
         [post] = (await post_rows.get_many(connection, [post_id])).values()
     assert post.published_at is not None
     assert [photo.status for photo in post.media] == ["ready"]
 
 
 async def test_a_photo_that_is_deleted_while_it_is_rendered_leaves_nothing(
-    quiet: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
+    fresh_res: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with tracing(quiet) as traces:
+    async with tracing(fresh_res) as traces:
         post = await poster.post()
         rendered = asyncio.Event()
 
@@ -278,33 +264,28 @@ async def test_a_photo_that_is_deleted_while_it_is_rendered_leaves_nothing(
             return found
 
         monkeypatch.setattr(Decoder, "render", render_and_wait)
-        async with running_workers(quiet.settings):
+        async with running_workers(fresh_res.settings):
             await rendered.wait()
-
-            async def done() -> bool:
-                async with quiet.db.acquire() as connection:
-                    return not await connection.fetchval("select count(*) from outbox where done_at is null")
-
-            await eventually(done)
+            await eventually(lambda: all_done(fresh_res))
         assert await traces.objects() == {}
-        assert len(await entries(quiet, Kind.DISCARD)) == 1
+        assert len(await entries(fresh_res, Kind.DISCARD)) == 1
 
 
 async def test_the_renditions_of_a_worker_that_was_killed_after_the_photo_was_deleted_are_deleted(
-    quiet: Resources, poster: Client
+    fresh_res: Resources, poster: Client
 ) -> None:
     post = await poster.post()
     await poster.call("DELETE", f"/v1/posts/{post['id']}", 204)
-    [entry] = await entries(quiet, Kind.RENDER)
-    assert await media.render(quiet, entry) == [(Kind.DISCARD, {"key": entry.payload["key"]})]
+    [entry] = await entries(fresh_res, Kind.RENDER)
+    assert await media.render(fresh_res, entry) == [(Kind.DISCARD, {"key": entry.payload["key"]})]
 
 
-async def test_a_post_with_a_photo_that_failed_stays_its_authors_alone(quiet: Resources, poster: Client) -> None:
+async def test_a_post_with_a_photo_that_failed_stays_its_authors_alone(fresh_res: Resources, poster: Client) -> None:
     good, bad = await poster.upload(), await poster.upload(jpeg()[:200])
     body = {"caption": "half", "media": [{"id": good["id"]}, {"id": bad["id"]}]}
     post = await poster.call("POST", "/v1/posts", 201, json=body)
-    for entry in await entries(quiet, Kind.RENDER):
-        await media.render(quiet, entry)
+    for entry in await entries(fresh_res, Kind.RENDER):
+        await media.render(fresh_res, entry)
     seen = await poster.call("GET", f"/v1/posts/{post['id']}")
     assert (seen["published_at"], [item["status"] for item in seen["media"]]) == (None, ["ready", "failed"])
     stranger = await Client.sign_up(poster.http)
@@ -313,13 +294,13 @@ async def test_a_post_with_a_photo_that_failed_stays_its_authors_alone(quiet: Re
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_a_photo_that_kills_its_decoder_is_tried_twice_and_delays_no_other(
-    quiet: Resources, poster: Client
+    fresh_res: Resources, poster: Client
 ) -> None:
     deadly = await poster.upload(slow_jpeg())
-    [entry] = await entries(quiet, Kind.RENDER)
+    [entry] = await entries(fresh_res, Kind.RENDER)
 
     async def killed() -> bool:
-        process = quiet.decoder._process
+        process = fresh_res.decoder._process
         template = process and Path(f"/proc/{process.pid}/task/{process.pid}/children")
         pids = template.read_text().split() if template else []
         for pid in pids:
@@ -329,56 +310,56 @@ async def test_a_photo_that_kills_its_decoder_is_tried_twice_and_delays_no_other
 
     for attempt in (1, 2):
         assert (await poster.call("GET", f"/v1/media/{deadly['id']}"))["status"] == "processing"
-        rendering = asyncio.create_task(perform(quiet, entry.id, Kind.RENDER, media.render))
+        rendering = asyncio.create_task(perform(fresh_res, entry.id, Kind.RENDER, media.render))
         other = await poster.upload(jpeg(seed=attempt))
-        *_, another = await entries(quiet, Kind.RENDER)
-        await perform(quiet, another.id, Kind.RENDER, media.render)
+        *_, another = await entries(fresh_res, Kind.RENDER)
+        await perform(fresh_res, another.id, Kind.RENDER, media.render)
         assert (await poster.ready(other["id"]))["status"] == "ready"
         assert not rendering.done()
         await eventually(killed)
         await rendering
     found = await poster.ready(deadly["id"])
     assert (found["status"], found["failure"]) == ("failed", "The photo cannot be read.")
-    async with quiet.db.acquire() as connection:
+    async with fresh_res.db.acquire() as connection:
         assert await connection.fetchval("select count(*) from outbox where kind = 'render' and done_at is null") == 0
 
 
-async def test_a_photo_over_which_workers_die_is_tried_twice(quiet: Resources, poster: Client) -> None:
+async def test_a_photo_over_which_workers_die_is_tried_twice(fresh_res: Resources, poster: Client) -> None:
     deadly = await poster.upload(slow_jpeg())
-    [entry] = await entries(quiet, Kind.RENDER)
+    [entry] = await entries(fresh_res, Kind.RENDER)
     for tries in (1, 2):
 
         async def begun(tries: int = tries) -> bool:
-            async with quiet.db.acquire() as connection:
+            async with fresh_res.db.acquire() as connection:
                 return bool(
                     await connection.fetchval("select position = $2 from outbox where id = $1", entry.id, tries)
                 )
 
-        async with running_worker(quiet.settings, "media") as worker:
-            await quiet.queue.ring(Kind.RENDER, entry.id)  # whoever was killed may have lost the bell too
+        async with running_worker(fresh_res.settings, "media") as worker:
+            await fresh_res.queue.ring(Kind.RENDER, entry.id)  # whoever was killed may have lost the bell too
             await eventually(begun)
             await worker.kill()
         assert (await poster.call("GET", f"/v1/media/{deadly['id']}"))["status"] == "processing"
-        async with quiet.db.acquire() as connection:
+        async with fresh_res.db.acquire() as connection:
             await connection.execute("update outbox set leased_until = null where id = $1", entry.id)
-    await perform(quiet, entry.id, Kind.RENDER, media.render)
+    await perform(fresh_res, entry.id, Kind.RENDER, media.render)
     assert (await poster.ready(deadly["id"]))["failure"] == "The photo cannot be read."
-    assert quiet.decoder._process is None, "it is not tried a third time"
+    assert fresh_res.decoder._process is None, "it is not tried a third time"
 
 
-async def test_what_ends_no_decoder_counts_as_no_try(quiet: Resources, poster: Client) -> None:
+async def test_what_ends_no_decoder_counts_as_no_try(fresh_res: Resources, poster: Client) -> None:
     taken = await poster.upload(slow_jpeg())
-    [entry] = await entries(quiet, Kind.RENDER)
+    [entry] = await entries(fresh_res, Kind.RENDER)
 
     async def tries() -> int:
-        async with quiet.db.acquire() as connection:
+        async with fresh_res.db.acquire() as connection:
             return int(await connection.fetchval("select position from outbox where id = $1", entry.id))
 
     async def begun() -> bool:
         return await tries() == 1
 
     for _ in range(3):
-        rendering = asyncio.create_task(perform(quiet, entry.id, Kind.RENDER, media.render))
+        rendering = asyncio.create_task(perform(fresh_res, entry.id, Kind.RENDER, media.render))
         await eventually(begun)
         rendering.cancel()  # its worker stops
         await asyncio.wait({rendering})
@@ -387,13 +368,13 @@ async def test_what_ends_no_decoder_counts_as_no_try(quiet: Resources, poster: C
 
 
 async def test_a_burst_of_photos_is_decoded_two_at_once_and_holds_no_post_up(
-    quiet: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
+    fresh_res: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = await Client.sign_up(poster.http)
     await reader.follow(poster)
     ready = await poster.upload()
-    [entry] = await entries(quiet, Kind.RENDER)
-    await perform(quiet, entry.id, Kind.RENDER, media.render)
+    [entry] = await entries(fresh_res, Kind.RENDER)
+    await perform(fresh_res, entry.id, Kind.RENDER, media.render)
     burst = []
     for first in range(0, 60, 10):
         burst += await asyncio.gather(*(reader.upload(jpeg(seed=number)) for number in range(first, first + 10)))
@@ -415,10 +396,10 @@ async def test_a_burst_of_photos_is_decoded_two_at_once_and_holds_no_post_up(
         return jobs == 2
 
     async def fanned_out() -> bool:
-        async with quiet.db.acquire() as connection:
+        async with fresh_res.db.acquire() as connection:
             return bool(await connection.fetchval("select done_at is not null from outbox where kind = 'fan_out'"))
 
-    async with running_workers(quiet.settings):
+    async with running_workers(fresh_res.settings):
         post = await poster.call("POST", "/v1/posts", 201, json={"caption": "", "media": [{"id": ready["id"]}]})
         await eventually(fanned_out)
         assert [item["id"] for item in (await reader.call("GET", "/v1/feed"))["items"]] == [post["id"]]
@@ -434,7 +415,7 @@ async def test_avif_is_made_served_and_told_where_it_is_wished(fresh_settings: S
     async with (
         running_workers(settings),
         running_api(settings) as url,
-        http_client(base_url=url, timeout=30) as http,
+        http_client(base_url=url) as http,
     ):
         poster = await Client.sign_up(http)
         renditions = await downloaded(await poster.ready((await poster.upload())["id"]))
@@ -453,7 +434,7 @@ async def test_sizes_are_as_set_and_what_is_shown_in_lists_follows(fresh_setting
     async with (
         running_workers(settings),
         running_api(settings) as url,
-        http_client(base_url=url, timeout=30) as http,
+        http_client(base_url=url) as http,
     ):
         poster = await Client.sign_up(http)
         photo = await poster.ready((await poster.upload(jpeg(1200, 900)))["id"])
@@ -481,48 +462,48 @@ def test_sizes_that_make_no_sense_are_refused_at_the_start(settings: Settings, w
         Settings.from_environ(environ_of(settings, **wrong))
 
 
-async def test_a_photo_whose_original_is_lost_fails(quiet: Resources, poster: Client) -> None:
+async def test_a_photo_whose_original_is_lost_fails(fresh_res: Resources, poster: Client) -> None:
     taken = await poster.upload()
-    [entry] = await entries(quiet, Kind.RENDER)
-    await quiet.blobs.delete_photo(entry.payload["key"])
+    [entry] = await entries(fresh_res, Kind.RENDER)
+    await fresh_res.blobs.delete_photo(entry.payload["key"])
     for attempt in range(1, 6):
         with pytest.raises(media.OtherBytes):
-            await media.render(quiet, replace(entry, attempts=attempt))
+            await media.render(fresh_res, replace(entry, attempts=attempt))
     assert (await poster.call("GET", f"/v1/media/{taken['id']}"))["status"] == "processing"
-    await media.render(quiet, replace(entry, attempts=6))
+    await media.render(fresh_res, replace(entry, attempts=6))
     assert (await poster.ready(taken["id"]))["failure"] == "The photo is lost."
 
 
 async def test_what_is_the_decoders_fault_is_tried_three_times(
-    quiet: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
+    fresh_res: Resources, poster: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def failing(*_: Any, **__: Any) -> Any:
         raise DecoderFailed("The disk is full.")
 
     monkeypatch.setattr(Decoder, "render", failing)
     taken = await poster.upload()
-    [entry] = await entries(quiet, Kind.RENDER)
+    [entry] = await entries(fresh_res, Kind.RENDER)
     for attempt in (1, 2):
         with pytest.raises(DecoderFailed):
-            await media.render(quiet, replace(entry, attempts=attempt))
+            await media.render(fresh_res, replace(entry, attempts=attempt))
     assert (await poster.call("GET", f"/v1/media/{taken['id']}"))["status"] == "processing"
-    await media.render(quiet, replace(entry, attempts=3))
+    await media.render(fresh_res, replace(entry, attempts=3))
     assert (await poster.ready(taken["id"]))["failure"] == "The photo could not be read."
 
 
-async def test_while_s3_is_away_a_photo_stays_in_processing(quiet: Resources, poster: Client) -> None:
+async def test_while_s3_is_away_a_photo_stays_in_processing(fresh_res: Resources, poster: Client) -> None:
     taken = await poster.upload()
-    [entry] = await entries(quiet, Kind.RENDER)
-    async with open_resources(quiet.settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})) as apart:
+    [entry] = await entries(fresh_res, Kind.RENDER)
+    async with open_resources(fresh_res.settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})) as apart:
         with pytest.raises(Unavailable):
             await media.render(apart, entry)
     assert (await poster.call("GET", f"/v1/media/{taken['id']}"))["status"] == "processing"
-    await media.render(quiet, entry)
+    await media.render(fresh_res, entry)
     assert (await poster.ready(taken["id"]))["status"] == "ready"
 
 
 async def test_originals_that_a_killed_worker_left_on_the_disk_are_cleared_away(
-    quiet: Resources, poster: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_res: Resources, poster: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     left, in_use = tmp_path / "instafeed-render-left", tmp_path / "instafeed-render-in-use"
@@ -531,16 +512,16 @@ async def test_originals_that_a_killed_worker_left_on_the_disk_are_cleared_away(
         (folder / "original").write_bytes(jpeg())
     os.utime(left, (0, 0))
     await poster.upload()
-    [entry] = await entries(quiet, Kind.RENDER)
-    await media.render(quiet, entry)
+    [entry] = await entries(fresh_res, Kind.RENDER)
+    await media.render(fresh_res, entry)
     assert list(tmp_path.iterdir()) == [in_use]
 
 
 async def test_what_a_killed_worker_was_rendering_is_done_by_another_within_30_seconds(
-    quiet: Resources, poster: Client
+    fresh_res: Resources, poster: Client
 ) -> None:
     taken = [(await poster.upload(jpeg(3000, 2000, seed)))["id"] for seed in range(3)]
-    async with running_worker(quiet.settings, "media") as worker, quiet.db.acquire() as connection:
+    async with running_worker(fresh_res.settings, "media") as worker, fresh_res.db.acquire() as connection:
 
         async def at_work() -> bool:
             return bool(await connection.fetchval("select count(*) from outbox where leased_until > now()"))
@@ -548,9 +529,9 @@ async def test_what_a_killed_worker_was_rendering_is_done_by_another_within_30_s
         await eventually(at_work)
         await worker.kill()
         assert await at_work(), "it was killed in the middle"
-    async with running_worker(quiet.settings, "media", "default"):
+    async with running_worker(fresh_res.settings, "media", "default"):
         await poster.ready((await poster.upload())["id"])  # however long a program takes to start here
-        async with quiet.db.acquire() as connection:
+        async with fresh_res.db.acquire() as connection:
             # As if 12 of the 15 seconds of the killed one's lease had passed.
             await connection.execute(
                 "update outbox set leased_until = leased_until - interval '12 s', due_at = due_at - interval '12 s'"

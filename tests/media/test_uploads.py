@@ -16,13 +16,11 @@ from instafeed.settings import MIB, Settings
 from instafeed.storage.blobs import PART_BYTES
 from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
-from tests.media.test_leftovers import poster, quiet
 from tests.media.test_receiving import digest, pieces, stored
 from tests.media.traces import Traces
 from tests.media.wire import wire
 from tests.photos import jpeg, jpeg_of_a_camera, large_jpeg
 
-__all__ = ["poster", "quiet"]
 pytestmark = pytest.mark.usefixtures("workers")  # they delete what is left of an upload
 
 SignUp = Callable[..., Awaitable[Client]]
@@ -351,7 +349,7 @@ async def test_an_account_has_a_bounded_number_of_uploads_open(
     settings: Settings, author: Client, res: Resources
 ) -> None:
     narrow = settings.model_copy(update={"upload_max_open": 2})
-    async with running_api(narrow) as url, http_client(base_url=url, timeout=30) as http:
+    async with running_api(narrow) as url, http_client(base_url=url) as http:
         assert (await http.get("/v1/limits")).json()["upload_max_open"] == 2
         answers = await asyncio.gather(
             *(http.post("/v1/media/uploads", json=announced(SMALL), headers=author.headers) for _ in range(6))
@@ -403,11 +401,11 @@ async def test_an_upload_that_is_begun_again_with_its_key_is_one(
 
 
 async def test_an_upload_that_is_begun_again_when_it_has_expired_waits_for_the_sweep(
-    poster: Client, quiet: Resources
+    poster: Client, fresh_res: Resources
 ) -> None:
     key, account_id = {"Idempotency-Key": "one upload"}, int(poster.id)
     first = await begin(poster, SMALL, **key)
-    async with quiet.db.acquire() as connection:
+    async with fresh_res.db.acquire() as connection:
         await connection.execute(
             "update idempotency_keys set status = null, locked_until = '-infinity'"
             " where shard = $1 and account_id = $2",
@@ -416,7 +414,7 @@ async def test_an_upload_that_is_begun_again_when_it_has_expired_waits_for_the_s
         )
         await connection.execute("update uploads set expires_at = now() where account_id = $1", account_id)
     await poster.call("POST", "/v1/media/uploads", 503, json=announced(SMALL), headers=key)
-    await sweep.clear(quiet)
+    await sweep.clear(fresh_res)
     assert (await begin(poster, SMALL, **key))["id"] == first["id"]
 
 
