@@ -138,11 +138,10 @@ class _Connection(asyncio.Protocol):
         async for piece in body:
             if answered.done() or self._transport.is_closing():
                 break
-            if head:  # not before there is something to send: of a body that fails at once, S3 never hears
-                write(head)
-                head = b""
-            write(piece if len(piece) <= size else piece[:size])
-            size -= len(piece)
+            # No head before there is something to send: of a body that fails at once, S3 never hears. And in one with it: whoever
+            # is woken by a head alone has to wait once more.
+            write(head + piece[:size] if head else piece[:size])
+            head, size = b"", size - len(piece)
             if self._full is not None:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._full
