@@ -1,5 +1,6 @@
 """The job queue: what can be enqueued, on which queue, with which arguments. The outbox is the truth; a job only rings."""
 
+import asyncio
 import json
 import secrets
 import time
@@ -14,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from instafeed import telemetry
 from instafeed.errors import RedisAway
 from instafeed.storage.outbox import Kind
 from instafeed.storage.redis import RedisServer, Script
@@ -102,6 +104,11 @@ def connect(url: str) -> ArqRedis:
     return ArqRedis(pool, job_serializer=serialize, job_deserializer=deserialize)
 
 
+def _hear(rung: "asyncio.Future[Any]") -> None:
+    if not rung.cancelled() and (error := rung.exception()) is not None and not isinstance(error, RedisAway):
+        telemetry.logger().error("a bell could not be rung", exc_info=error)
+
+
 class Queue:
     """Enqueues jobs. A bell that cannot be rung is no error: the sweep rings again."""
 
@@ -115,13 +122,15 @@ class Queue:
     async def ring(self, kind: Kind, entry_id: int) -> None:
         """Ring for an outbox entry; call it after the commit.
 
-        As arq enqueues it, but in one trip, for nobody else has the job's id; and one worker is woken.
+        As arq enqueues it, but in one trip, for nobody else has the job's id; and one worker is woken. The answer is not waited
+        for: a bell that was not heard is rung again.
         """
         queue, job_id, due = _QUEUE_OF[kind], secrets.token_hex(16), int(time.time() * 1000) - _EARLY_MS
         job = serialize_job(kind.value, (entry_id,), {}, None, due, serializer=serialize)
         keys = [queue_name(queue), bell_name(queue), job_key_prefix + job_id]
         with suppress(RedisAway):
-            await self._redis.run(_ENQUEUE, keys, job_id, due, job, _JOB_MS, _BELLS)
+            node = await self._redis.node(queue_name(queue))
+            node.run(_ENQUEUE, keys, job_id, due, job, _JOB_MS, _BELLS).add_done_callback(_hear)
 
     async def lengths(self) -> dict[str, int]:
         """How many jobs wait in each queue; empty if the queue's Redis does not answer."""
