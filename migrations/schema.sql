@@ -655,8 +655,6 @@ CREATE INDEX likers_newest ON ONLY public.likers USING btree (id) INCLUDE (post_
 
 CREATE INDEX mail_tokens_expiry ON ONLY public.mail_tokens USING btree (expires_at);
 
-CREATE INDEX media_pending ON ONLY public.media USING btree (shard, id) WHERE (status = 'pending'::text);
-
 CREATE INDEX media_post ON ONLY public.media USING btree (shard, post_id, "position") WHERE (post_id IS NOT NULL);
 
 CREATE INDEX media_processing ON ONLY public.media USING btree (id) WHERE (status = 'processing'::text);

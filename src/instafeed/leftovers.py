@@ -1,9 +1,9 @@
 """What crashes leave of photos, found in both directions and put right; and what is kept no longer.
 
-Rows come first: an object is stored, and an upload in parts begun, only when `media` or `uploads` has a row with its key,
-which is used once. So what has no row after it was listed will never have one: whatever else is to live under these
-prefixes needs such a row, or another prefix. An hour more than the longest request is waited all the same, for clocks that
-differ. Every step may run twice, beside uploads, workers and other sweeps.
+A key is used once, and an upload makes a row of `media` with its key at its end, in one request; one in several requests has a
+row of `uploads` from its beginning. So what is an hour older than the longest request, and has no row after it was listed, will
+never have one: whatever else is to live under these prefixes needs such a row, or another prefix. Clocks may differ by what S3
+allows, a quarter of an hour. Every step may run twice, beside uploads, workers and other sweeps.
 """
 
 import time
@@ -21,6 +21,7 @@ from instafeed.resources import Resources
 from instafeed.storage import stored
 from instafeed.storage.blobs import (
     Listed,
+    first_object_key,
     is_object_key,
     is_rendition_hash,
     original_key,
@@ -37,6 +38,7 @@ _PAGE = 1000
 _ROWS = 250
 _SCAN_SECONDS = 6.0
 _FEW = 100
+_END = ("", False)
 
 
 class Finding(StrEnum):
@@ -90,7 +92,7 @@ class Sweep:
     async def some(self) -> None:
         """Look for a bounded time, and go on where the last run ended."""
         try:
-            for name, scan in _SCANS.items():
+            for name, scan in ({"arrivals": _arrivals} | _SCANS).items():
                 try:
                     await self._some(name, scan)
                 except Unavailable as error:  # of one object that cannot be deleted, say: the other scans go on
@@ -103,25 +105,25 @@ class Sweep:
 
     async def _some(self, name: str, scan: "Scan") -> None:
         async with self.res.db.acquire() as connection:
-            position: str | None = await stored.position(connection, name)
+            position = await stored.position(connection, name)
         until = time.monotonic() + _SCAN_SECONDS
-        while position is not None:
-            position = await scan(self, position)
+        while True:
+            position, more = await scan(self, position)
             async with self.res.db.acquire() as connection:
-                await stored.set_position(connection, name, position or "")
-            if time.monotonic() > until:
+                await stored.set_position(connection, name, position)
+            if not more or time.monotonic() > until:
                 break
 
     async def whole(self) -> None:
         """Look at everything, from beginning to end."""
         for scan in _SCANS.values():
-            position: str | None = ""
-            while position is not None:
-                position = await scan(self, position)
+            position, more = "", True
+            while more:
+                position, more = await scan(self, position)
 
 
-Scan = Callable[[Sweep, str], Awaitable[str | None]]
-"""Looks at what comes after a position, empty at the beginning; returns the next position, None at the end."""
+Scan = Callable[[Sweep, str], Awaitable[tuple[str, bool]]]
+"""Looks at what comes after a position, empty at the beginning; returns where to go on, and whether there is more by now."""
 
 
 async def clear(res: Resources) -> None:
@@ -145,7 +147,7 @@ def _by_object_key(listed: Iterable[Listed]) -> dict[str, Listed]:
     return {name: item for name, item in named if is_object_key(name)}
 
 
-async def _unposted(run: Sweep, after: str) -> str | None:
+async def _unposted(run: Sweep, after: str) -> tuple[str, bool]:
     res = run.res
     before = datetime.fromtimestamp(time.time() - res.settings.media_unposted_seconds, UTC)
 
@@ -167,7 +169,7 @@ async def _unposted(run: Sweep, after: str) -> str | None:
     return _next(photos)
 
 
-async def _unrendered(run: Sweep, after: str) -> str | None:
+async def _unrendered(run: Sweep, after: str) -> tuple[str, bool]:
     below = lowest_at(sweep.abandoned_before(run.res))
     async with run.res.db.acquire() as connection:
         photos = await stored.unrendered(connection, after=int(after or 0), below=below, limit=_ROWS)
@@ -177,8 +179,8 @@ async def _unrendered(run: Sweep, after: str) -> str | None:
     return _next(photos)
 
 
-def _next(photos: Sequence[Stored]) -> str | None:
-    return str(photos[-1].id) if len(photos) == _ROWS else None
+def _next(photos: Sequence[Stored]) -> tuple[str, bool]:
+    return (str(photos[-1].id), True) if len(photos) == _ROWS else _END
 
 
 async def _render(run: Sweep, photo: Stored, *, lost: bool) -> bool:
@@ -199,7 +201,7 @@ async def _render(run: Sweep, photo: Stored, *, lost: bool) -> bool:
     return entry is not None
 
 
-async def _uploads(run: Sweep, after: str) -> str | None:
+async def _uploads(run: Sweep, after: str) -> tuple[str, bool]:
     blobs = run.res.blobs
     listed, following = await blobs.page_of_uploads(original_key(""), after=after, limit=_PAGE)
     old = _by_object_key(_old(run, listed))
@@ -209,10 +211,23 @@ async def _uploads(run: Sweep, after: str) -> str | None:
             for key in gone:
                 await blobs.abort_uploads(key)
         run.note(Finding.UPLOAD, gone)
-    return following
+    return (following, True) if following else _END
 
 
-async def _originals(run: Sweep, after: str) -> str | None:
+async def _arrivals(run: Sweep, after: str) -> tuple[str, bool]:
+    """What broke off lately: once an upload is as old as it may be, the bucket is looked at for it, in the order in which
+    they began.
+    """
+    until = sweep.abandoned_before(run.res)
+    after = after or original_key(first_object_key(until - _DAY_SECONDS))
+    listed, more = await run.res.blobs.page(original_key(""), after=after, limit=_PAGE)
+    due = [item for item in listed if item.key < original_key(first_object_key(until))]
+    old = _by_object_key(_old(run, due))
+    await _delete_objects(run, await _without_row(run, old, await _rows(run, old)), len(old))
+    return (due[-1].key if due else after), more and len(due) == len(listed)
+
+
+async def _originals(run: Sweep, after: str) -> tuple[str, bool]:
     listed, more = await run.res.blobs.page(original_key(""), after=after, limit=_PAGE)
     old = _by_object_key(_old(run, listed))
     rows = await _rows(run, old)
@@ -222,7 +237,7 @@ async def _originals(run: Sweep, after: str) -> str | None:
         before = time.time() - days * _DAY_SECONDS
         expired = [rows.get(object_key) for object_key, item in old.items() if item.since < before]
         await _expire(run, [row for row in expired if row and row.status in {MediaStatus.READY, MediaStatus.FAILED}])
-    return listed[-1].key if more and listed else None
+    return (listed[-1].key, True) if more and listed else _END
 
 
 async def _expire(run: Sweep, photos: list[Stored]) -> None:
@@ -235,7 +250,7 @@ async def _expire(run: Sweep, photos: list[Stored]) -> None:
     run.note(Finding.ORIGINAL, keys)
 
 
-async def _renditions(run: Sweep, after: str) -> str | None:
+async def _renditions(run: Sweep, after: str) -> tuple[str, bool]:
     """Rows and renditions side by side, in the order of their hashes; a position is a hash."""
     listed, more = await run.res.blobs.page("renditions/", after=f"renditions/{after}0", limit=_PAGE)
     objects = _by_hash(listed)
@@ -256,7 +271,7 @@ async def _renditions(run: Sweep, after: str) -> str | None:
     for hash_, row in rows.items():
         if row.status is MediaStatus.READY and not row.renditions <= {item.key for item in objects.get(hash_, [])}:
             await _restore(run, row)
-    return last
+    return (last, True) if last else _END
 
 
 async def _restore(run: Sweep, photo: Stored) -> None:

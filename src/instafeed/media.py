@@ -30,8 +30,9 @@ from instafeed.models import Media, MediaStatus, PhotoOfPost, PostView, Renditio
 from instafeed.resources import Resources
 from instafeed.storage import media as media_rows
 from instafeed.storage import outbox
-from instafeed.storage.blobs import new_object_key, original_key, rendition_prefix
-from instafeed.storage.database import Connection
+from instafeed.storage import stored as stored_rows
+from instafeed.storage.blobs import began_at, new_object_key, original_key, rendition_prefix
+from instafeed.storage.database import Connection, is_in_doubt
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.work import FollowUp, note
 
@@ -42,6 +43,10 @@ _FETCH_TRIES = 6
 # this photo's.
 _ENDED_TRIES = 2
 _PERHAPS_OURS = {Reason.TOOK_TOO_LONG, Reason.DECODER_CRASHED}
+# The sweep takes an hour more than the longest upload for granted; no two clocks that S3 accepts differ by the rest of it.
+_COMMIT_SECONDS = 900
+# A statement whose connection broke is executed at once, or never.
+_DOUBT_SECONDS = 900.0
 _FOLDER = "instafeed-render-"
 _LEFT_SECONDS = 600
 
@@ -64,37 +69,10 @@ class OtherBytes(Exception):
 Commit = Callable[[Connection], Awaitable[None]]
 """What is committed together with a photo."""
 
-Begun = asyncio.Future[None]
-"""Done when a photo's row is there. Before that, nothing may be stored: by its row, what a crash leaves is found. Whoever
-waits for it shields it, so that it can be undone.
-"""
-
-
-class _Arrived(Exception):
-    """The photo was sent before, by the same request."""
-
-    def __init__(self, media: Media) -> None:
-        super().__init__()
-        self.media = media
-
 
 def too_large(max_bytes: int) -> MediaTooLarge:
     """What is said of a photo with more bytes."""
     return MediaTooLarge(f"A photo has at most {max_bytes} bytes.")
-
-
-async def _with_head(pieces: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
-    """The first bytes of a body, and the whole of it."""
-    head = b""
-    while len(head) < HEAD_BYTES and (piece := await anext(pieces, b"")):
-        head += piece
-
-    async def whole() -> AsyncIterator[bytes]:
-        yield head
-        async for piece in pieces:
-            yield piece
-
-    return head, whole()
 
 
 async def receive(
@@ -151,18 +129,15 @@ async def _receive(
     camera_facts: bool,
     commit: Commit | None,
 ) -> Media:
-    head, body = await _with_head(aiter(meter))
-    if not head:
-        raise MediaIncomplete("The photo is empty.")
-    content_type = type_of(head)
+    content_type = type_of(await meter.head(HEAD_BYTES))
 
-    async def store(key: str, begun: Begun) -> Stored:
+    async def store(key: str) -> Stored:
+        body = aiter(meter)
         with telemetry.PHOTO_SECONDS.labels("receive").time():
             if size is None:
-                await asyncio.shield(begun)
                 await res.blobs.put_unsized(key, body, content_type=content_type)
             else:
-                await res.blobs.put(key, _once_begun(body, size, begun), size=size, content_type=content_type)
+                await res.blobs.put(key, body, size=size, content_type=content_type)
                 async for _ in body:
                     pass  # to its very end, where it says whether the client is still there
         if sha256 is not None and meter.digest != sha256:
@@ -176,8 +151,11 @@ def type_of(head: bytes) -> str:
     """The media type of a photo that begins with `head`.
 
     Raises:
+        MediaIncomplete: there is nothing of it.
         MediaUnsupported: it is none that is taken.
     """
+    if not head:
+        raise MediaIncomplete("The photo is empty.")
     format_ = sniff(head)
     if format_ is None:
         raise MediaUnsupported("Send a JPEG, PNG, WebP, HEIC, AVIF or GIF.")
@@ -203,13 +181,10 @@ async def known(res: Resources, viewer: Viewer, media_id: int, sha256: bytes, *,
         found = await media_rows.with_digest(connection, viewer.account_id, sha256)
     if found is None or found.post_id is None:
         return found
-    assert found.content_type is not None
-    assert found.size is not None
     stored = Stored(found.content_type, found.size, sha256)
     source = original_key(found.object_key)
 
-    async def store(key: str, begun: Begun) -> Stored:
-        await asyncio.shield(begun)
+    async def store(key: str) -> Stored:
         await res.blobs.copy(source, key)
         if await res.blobs.size(key) != stored.size:
             raise Unavailable("The photo store has not kept the copy.", retry_after=2)
@@ -227,132 +202,136 @@ async def _take(
     res: Resources,
     viewer: Viewer,
     media_id: int,
-    store: Callable[[str, Begun], Awaitable[Stored]],
+    store: Callable[[str], Awaitable[Stored]],
     camera_facts: bool,
     commit: Commit | None,
 ) -> Media:
-    """Make a photo of what `store` stores under the key that it is given, once it has begun."""
+    """Make a photo of what `store` stores under the key that it is given."""
     object_key = new_object_key()
-    begun = asyncio.create_task(_begin(res, viewer, media_id, object_key, camera_facts))
-    stored: Stored
+    made: tuple[Media, int] | None = None
+    in_doubt = False
 
-    async def finish(connection: Connection) -> tuple[Media, int]:
-        made = await become(res, connection, media_id, object_key, stored)
-        if made is None:
-            raise MediaIncomplete("The upload took so long that it was given up.")
-        if commit is not None:
+    async def finish(connection: Connection) -> tuple[Media, int] | None:
+        nonlocal in_doubt
+        in_doubt = True
+        made = await become(
+            res,
+            connection,
+            media_id,
+            stored,
+            account_id=viewer.account_id,
+            object_key=object_key,
+            camera_facts=camera_facts,
+        )
+        if made is not None and commit is not None:
             await commit(connection)
         return made
 
     try:
-        stored = await store(original_key(object_key), begun)
-        media, entry = await (res.db.transact if commit else res.db.statement)(finish)
+        stored = await store(original_key(object_key))
+        if time.time() > began_at(object_key) + res.settings.upload_longest_seconds + _COMMIT_SECONDS:
+            raise MediaIncomplete("The upload took so long that it was given up.")
+        made = await (res.db.transact if commit else res.db.statement)(finish)
     except BaseException as error:
-        taken = await asyncio.shield(_undo(res, begun, media_id, object_key))
-        if not isinstance(error, Exception):
-            raise
-        if taken is not None:
-            return taken  # it was committed after all, now or before: the answer was lost
-        if (reason := begun.exception()) is not None:
-            raise reason from error
+        in_doubt = in_doubt and is_in_doubt(error)
+        taken = await asyncio.shield(_undo(res, media_id, object_key, in_doubt=in_doubt))
+        if taken is not None and isinstance(error, Exception):
+            return taken  # it was committed after all: the answer was lost
         raise
+    if made is None:
+        return await _sent_before(res, viewer, media_id, object_key, stored)
+    media, entry = made
     await res.queue.ring(Kind.RENDER, entry)
     return media
 
 
 async def become(
-    res: Resources, connection: Connection, media_id: int, object_key: str, stored: Stored
+    res: Resources,
+    connection: Connection,
+    media_id: int,
+    stored: Stored,
+    *,
+    account_id: int,
+    object_key: str,
+    camera_facts: bool,
 ) -> tuple[Media, int] | None:
-    """Make a photo of its pending row, in one statement; returns it, and the entry to ring for after the commit.
-    None if the row is gone, or is another upload's.
+    """Make a photo of what is stored, in one statement; returns it, and the entry to ring for after the commit. None if the
+    id is taken.
+
+    Raises:
+        Unauthenticated: the account is suspended, or gone.
     """
     entry_id = res.ids.next(shard_of(media_id))
-    media = await media_rows.mark_uploaded(
-        connection,
+    media = Media(
         media_id,
-        object_key=object_key,
-        content_type=stored.content_type,
-        size=stored.size,
-        sha256=stored.sha256,
-        entry_id=entry_id,
+        account_id,
+        MediaStatus.PROCESSING,
+        object_key,
+        stored.content_type,
+        stored.size,
+        stored.sha256,
+        camera_facts=camera_facts,
     )
-    return (media, entry_id) if media else None
+    made = await media_rows.insert(connection, media, entry_id=entry_id)
+    if made is None:
+        raise Unauthenticated
+    return (media, entry_id) if made else None
 
 
-async def _once_begun(body: AsyncIterator[bytes], size: int, begun: Begun) -> AsyncIterator[bytes]:
-    """A body of `size` bytes whose last piece waits until its row is there: S3 stores nothing before it has all of it."""
-    async for piece in body:
-        size -= len(piece)
-        if size <= 0 or begun.done():
-            await asyncio.shield(begun)
-        yield piece
+async def _sent_before(res: Resources, viewer: Viewer, media_id: int, object_key: str, stored: Stored) -> Media:
+    """The photo that has this id already: the same request came before, and what has come now is not needed."""
+    await asyncio.shield(_undo(res, media_id, object_key, in_doubt=False))
+    async with res.db.acquire() as connection:
+        there = await media_rows.get(connection, media_id)
+    if there is None or there.account_id != viewer.account_id:
+        raise Unavailable("Ask again in a moment.", retry_after=1)  # two processes made the same id
+    if there.sha256 != stored.sha256:
+        raise MediaIncomplete("Another photo was sent under the same Idempotency-Key, and came first.")
+    return there
 
 
-async def _begin(res: Resources, viewer: Viewer, media_id: int, object_key: str, camera_facts: bool) -> None:
-    """Note that bytes are about to arrive."""
-    me = viewer.account_id
-
-    async def insert(connection: Connection) -> bool | None:
-        return await media_rows.insert_pending(
-            connection, media_id, account_id=me, object_key=object_key, camera_facts=camera_facts
-        )
-
-    for _ in range(2):
-        made = await res.db.statement(insert)
-        if made is None:
-            raise Unauthenticated
-        if made:
-            return
-        async with res.db.acquire() as connection:
-            there = await media_rows.get(connection, media_id)
-        if there is None or there.account_id != me:
-            break  # two processes made the same id
-        if there.status is MediaStatus.PENDING:
-            # The same request came before and broke off. Should it be still at it, it finds its row gone.
-            there = await forget(res, media_id, there.object_key)
-        if there is not None:
-            raise _Arrived(there)
-    raise Unavailable("Ask again in a moment.", retry_after=1)
-
-
-async def _undo(res: Resources, begun: Begun, media_id: int, object_key: str) -> Media | None:
-    """Leave nothing of an upload that has begun; returns the photo if it had become one."""
-    await asyncio.wait([begun])
-    reason = begun.exception()
-    if reason is not None:
-        return reason.media if isinstance(reason, _Arrived) else None
-    try:
-        return await forget(res, media_id, object_key)
-    except Unavailable as error:
-        # The sweep finds it by its row.
-        telemetry.logger().warning("an upload is not undone yet", media=str(media_id), reason=error.detail)
-        return None
-
-
-async def forget(res: Resources, media_id: int, object_key: str) -> Media | None:
+async def _undo(res: Resources, media_id: int, object_key: str, *, in_doubt: bool) -> Media | None:
     """Leave nothing of an upload that broke off; returns the photo if it had become one.
 
-    The row goes first: from then on the upload cannot succeed any more.
+    Where that is `in_doubt`, a statement of ours may still be under way to make it one: what is stored stays for as long as
+    that can take.
     """
 
     async def body(connection: Connection) -> tuple[Media | None, int]:
-        await media_rows.delete_pending(connection, media_id, object_key)
-        media = await media_rows.get(connection, media_id)
-        if media is not None and media.object_key == object_key:
-            return media, 0
-        return None, await note(res, connection, shard_of(media_id), Kind.DISCARD, {"key": object_key})
+        if in_doubt:
+            media = await media_rows.get(connection, media_id)
+            if media is not None and media.object_key == object_key:
+                return media, 0
+        seconds = _DOUBT_SECONDS if in_doubt else outbox.FIRST_RING_SECONDS
+        return None, await note(res, connection, shard_of(media_id), Kind.DISCARD, {"key": object_key}, seconds=seconds)
 
-    media, entry = await res.db.transact(body)
-    if media is None:
+    try:
+        media, entry = await res.db.transact(body)
+    except Unavailable as error:
+        if not in_doubt:
+            with contextlib.suppress(Unavailable):
+                await _delete(res, object_key)
+                return None
+        # The sweep finds it by its age.
+        telemetry.logger().warning("an upload is not undone yet", media=str(media_id), reason=error.detail)
+        return None
+    if media is None and not in_doubt:
         await res.queue.ring(Kind.DISCARD, entry)
     return media
 
 
 async def discard(res: Resources, entry: Entry) -> list[FollowUp]:
     """Job: delete what is stored of a photo that is none, or no more."""
-    await res.blobs.abort_uploads(original_key(entry.payload["key"]))
-    await res.blobs.delete_photo(entry.payload["key"])
+    async with res.db.acquire() as connection:
+        if await stored_rows.of_keys(connection, [entry.payload["key"]]):
+            return []  # it has become one after all
+    await _delete(res, entry.payload["key"])
     return []
+
+
+async def _delete(res: Resources, object_key: str) -> None:
+    await res.blobs.abort_uploads(original_key(object_key))
+    await res.blobs.delete_photo(object_key)
 
 
 async def post(
@@ -401,7 +380,7 @@ async def get(res: Resources, viewer: Viewer, media_id: int) -> Media:
     """
     async with res.db.acquire() as connection:
         media = await media_rows.get(connection, media_id)
-    if media is None or media.account_id != viewer.account_id or media.status is MediaStatus.PENDING:
+    if media is None or media.account_id != viewer.account_id:
         raise NotFound
     return media
 

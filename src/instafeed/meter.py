@@ -16,6 +16,7 @@ class Meter:
         self._max_bytes = max_bytes
         self._too_large = too_large
         self._hash = hashlib.sha256()
+        self._head = b""
         self.size = 0
         self.error: InstafeedError | None = None
         """Why the body ended early: the HTTP client that is fed with it reports an error of its own."""
@@ -25,18 +26,30 @@ class Meter:
         """SHA-256 of what has passed."""
         return self._hash.digest()
 
+    async def head(self, size: int) -> bytes:
+        """The first `size` bytes, or some more, or all there are; they are passed on all the same."""
+        while len(self._head) < size and (piece := await self._next()):
+            self._head += piece
+        return self._head
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._head:
+            yield self._head
+        while piece := await self._next():
+            yield piece
+
+    async def _next(self) -> bytes:
         try:
-            async for piece in self._body:
-                self.size += len(piece)
-                if self.size > self._max_bytes:
-                    raise self._too_large()
-                self._hash.update(piece)
-                telemetry.UPLOAD_BYTES.inc(len(piece))
-                yield piece
+            piece = await anext(self._body, b"")
+            self.size += len(piece)
+            if self.size > self._max_bytes:
+                raise self._too_large()
         except InstafeedError as error:
             self.error = error
             raise
+        self._hash.update(piece)
+        telemetry.UPLOAD_BYTES.inc(len(piece))
+        return piece
 
     async def whole(self, *, sha256: bytes | None) -> AsyncIterator[bytes]:
         """The body, of which the last piece is held back until all of it has come and is right: whoever is fed with a

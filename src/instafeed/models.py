@@ -165,7 +165,6 @@ class Delivery(IntEnum):
 class MediaStatus(StrEnum):
     """How far a photo is."""
 
-    PENDING = "pending"
     PROCESSING = "processing"
     READY = "ready"
     FAILED = "failed"
@@ -192,10 +191,10 @@ class Media:
     account_id: int
     status: MediaStatus
     object_key: str
+    content_type: str
+    size: int
+    sha256: bytes
     failure: str | None = None
-    content_type: str | None = None
-    size: int | None = None
-    sha256: bytes | None = None
     width: int | None = None
     height: int | None = None
     blurhash: str | None = None

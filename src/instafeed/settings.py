@@ -337,6 +337,11 @@ class Settings(BaseModel):
         return cls.model_validate(values)
 
     @property
+    def upload_longest_seconds(self) -> float:
+        """How long a photo may be on its way in one request."""
+        return self.upload_max_bytes / self.upload_min_bytes_per_second + self.upload_grace_seconds
+
+    @property
     def direct_url(self) -> str:
         """PostgreSQL itself."""
         return (self.database_direct_url or self.database_url).get_secret_value()

@@ -3,12 +3,10 @@
 import time
 from datetime import timedelta
 
-from instafeed import exports, media, telemetry, uploads
-from instafeed.ids import lowest_at, shard_of
+from instafeed import exports, telemetry, uploads
+from instafeed.ids import shard_of
 from instafeed.resources import Resources
 from instafeed.storage import accounts, idempotency, mail_tokens, outbox, seen, undone
-from instafeed.storage import media as media_rows
-from instafeed.storage.blobs import began_at
 from instafeed.storage.outbox import Kind
 from instafeed.storage.queue import kinds_of
 from instafeed.work import note
@@ -80,23 +78,14 @@ async def heal(res: Resources) -> None:
 
 
 async def clear(res: Resources) -> None:
-    """Forget uploads that broke off, exports that expired, work done last week, replies kept for a day, and names, tokens and
+    """Forget uploads and exports that expired, work done last week, replies kept for a day, and names, tokens and
     undone acts that do not count any more.
     """
-    before = abandoned_before(res)
     async with res.db.acquire() as connection:
-        pending = await media_rows.pending_below(connection, lowest_at(before), limit=_CLEAR_AT_ONCE)
         # Bit by bit: what piled up while no worker ran is more than one statement has time for.
         for forget in _FORGET:
             while await forget(connection, limit=_CLEAR_AT_ONCE) == _CLEAR_AT_ONCE:
                 continue
-    # An upload that is sent again with its Idempotency-Key has its old id, but began now.
-    abandoned = [(id_, object_key) for id_, object_key in pending if began_at(object_key) < before]
-    for id_, object_key in abandoned:
-        await media.forget(res, id_, object_key)
-    if abandoned:
-        telemetry.LEFTOVERS.labels("abandoned_upload").inc(len(abandoned))
-        telemetry.logger().info("abandoned uploads were cleared", count=len(abandoned))
     if expired := await uploads.expire(res, limit=_CLEAR_AT_ONCE):
         telemetry.LEFTOVERS.labels("expired_upload").inc(expired)
         telemetry.logger().info("expired uploads were cleared", count=expired)
@@ -106,6 +95,4 @@ async def clear(res: Resources) -> None:
 
 def abandoned_before(res: Resources) -> float:
     """No upload in one request that began before this is still at it; in seconds since the Unix epoch."""
-    settings = res.settings
-    longest = settings.upload_max_bytes / settings.upload_min_bytes_per_second + settings.upload_grace_seconds
-    return time.time() - longest - _ABANDONED_SECONDS
+    return time.time() - res.settings.upload_longest_seconds - _ABANDONED_SECONDS

@@ -217,14 +217,15 @@ async def _commit(res: Resources, viewer: Viewer, upload: Upload, stored: Stored
     async def body(connection: Connection) -> tuple[Media, int] | None:
         if not await upload_rows.delete(connection, upload.id, upload.object_key):
             return None
-        await media_rows.insert_pending(
+        made = await media.become(
+            res,
             connection,
             upload.id,
+            stored,
             account_id=upload.account_id,
             object_key=upload.object_key,
             camera_facts=upload.camera_facts,
         )
-        made = await media.become(res, connection, upload.id, upload.object_key, stored)
         if made is None:
             raise Unavailable("Ask again in a moment.", retry_after=1)  # a photo of another process has the same id
         return made

@@ -50,10 +50,18 @@ def longest_seconds(kind: Kind) -> float:
     return _LONGER.get(kind, LONGEST_SECONDS)
 
 
-async def note(res: Resources, connection: Connection, shard: int, kind: Kind, payload: dict[str, Any]) -> int:
-    """Note work in the running transaction; returns the entry to ring for after the commit."""
+async def note(
+    res: Resources,
+    connection: Connection,
+    shard: int,
+    kind: Kind,
+    payload: dict[str, Any],
+    *,
+    seconds: float = outbox.FIRST_RING_SECONDS,
+) -> int:
+    """Note work in the running transaction; returns the entry to ring for after the commit. For `seconds` see `outbox.add`."""
     entry_id = res.ids.next(shard)
-    await outbox.add(connection, entry_id, kind, payload)
+    await outbox.add(connection, entry_id, kind, payload, seconds=seconds)
     return entry_id
 
 

@@ -2,26 +2,31 @@
 
 import asyncio
 import hashlib
+import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import asyncpg
+import httpx
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from instafeed import media, sweep
+from instafeed import media, sweep, work
 from instafeed.errors import Unauthenticated, Unavailable
 from instafeed.ids import shard_of
-from instafeed.models import Viewer
+from instafeed.leftovers import Sweep
+from instafeed.models import Media, Viewer
 from instafeed.resources import Resources
 from instafeed.settings import Settings
 from instafeed.storage import blobs, s3_put
 from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import PART_BYTES
 from instafeed.storage.database import Connection, Database
+from instafeed.storage.outbox import Kind
 from tests.client import Client, eventually, http_client
 from tests.conftest import running_api, serving
 from tests.media import s3_proxy
@@ -68,25 +73,34 @@ async def author(settings: Settings, proxy: S3Proxy) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def half_an_upload(url: str, author: Client, traces: Traces, sent: str, **headers: str) -> AsyncIterator[Wire]:
-    """An upload, to be continued, of which something has reached S3 or will not be forgotten."""
+    """An upload, to be continued, of which something has come, and where it is in parts, has reached S3."""
     path = "/v1/posts/form" if sent.startswith("form") else "/v1/media"
     length = {"Content-Length": "9000000"} if sent == "with_length" else {"Transfer-Encoding": "chunked"}
     kind = {"Content-Type": "multipart/form-data; boundary=line"}
-    rows, uploads = await traces.rows(author), await traces.open_uploads()
-    async with wire(url) as connection:
+    data = LARGE if sent.endswith("in_parts") else SMALL
+    uploads = await traces.open_uploads()
+    async with http_client(base_url=url) as http, wire(url) as connection:
+        before = await received(http)
         await connection.post(path, author.headers | length | kind | headers)
         send = connection.send if sent == "with_length" else connection.send_chunk
         if sent.startswith("form"):
             await send(FORM)
-        await send(LARGE if sent.endswith("in_parts") else SMALL)
+        await send(data)
 
         async def under_way() -> bool:
             if sent.endswith("in_parts"):
                 return bool(await traces.open_uploads() - uploads)
-            return bool(await traces.rows(author) - rows)
+            # Of a form the end of what has come may still turn out to be its boundary.
+            return await received(http) - before >= len(data) - 100
 
         await eventually(under_way)
         yield connection
+
+
+async def received(http: httpx.AsyncClient) -> float:
+    """How many bytes of photos the process at `http` has received."""
+    [found] = re.findall(r"^instafeed_upload_bytes_total (\S+)", (await http.get("/metrics")).text, re.MULTILINE)
+    return float(found)
 
 
 WAYS = ["with_length", "without_length", "without_length_in_parts", "form", "form_in_parts"]
@@ -128,16 +142,15 @@ async def test_of_a_client_that_is_gone_before_it_is_answered_nothing_is_left(
 
 
 def later(monkeypatch: pytest.MonkeyPatch, res: Resources, seconds: float) -> None:
-    """Let the sweep's clock be ahead."""
-    settings = res.settings
-    longest = settings.upload_max_bytes / settings.upload_min_bytes_per_second + settings.upload_grace_seconds
+    """Let the sweep's clock be ahead, so that uploads which began so many seconds ago are over."""
+    longest = res.settings.upload_longest_seconds
     monkeypatch.setattr(sweep, "time", SimpleNamespace(time=lambda: time.time() + longest + seconds))
 
 
 async def test_of_a_process_that_is_killed_in_mid_upload_the_sweep_leaves_nothing(
     settings: Settings, res: Resources, author: Client, traces: Traces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, rows, uploads = await traces.of(author), await traces.rows(author), await traces.open_uploads()
+    before = await traces.of(author)
     async with traces.none(author):
         async with (
             running_api_process(settings) as api,
@@ -146,13 +159,13 @@ async def test_of_a_process_that_is_killed_in_mid_upload_the_sweep_leaves_nothin
             half_an_upload(api.url, author, traces, "form_in_parts"),
         ):
             await api.kill()
-        assert len(await traces.rows(author) - rows) == 3
-        assert len(await traces.open_uploads() - uploads) == 2
         left = await traces.of(author) - before
-        await sweep.clear(res)
+        assert left == await traces.open_uploads() - before
+        assert len(left) == 2, "of the third one S3 has not got all, and keeps nothing"
+        await Sweep(res).some()
         assert await traces.of(author) >= left, "it might still be coming"
         later(monkeypatch, res, 3601)
-        await sweep.clear(res)
+        await Sweep(res).some()
 
 
 async def test_of_a_process_that_is_killed_between_s3s_answer_and_the_commit_the_sweep_leaves_nothing(
@@ -178,15 +191,17 @@ async def test_of_a_process_that_is_killed_between_s3s_answer_and_the_commit_the
 
             await eventually(stored)
             await api.kill()
+        left = set(await traces.objects("originals/")) - originals
+        await Sweep(res).some()
+        assert await traces.of(author) >= left, "it might still become a photo"
         later(monkeypatch, res, 3601)
-        await sweep.clear(res)
+        await Sweep(res).some()
 
 
 async def test_an_upload_that_is_sent_again_under_its_key_after_a_kill_is_stored_once(
     settings: Settings, res: Resources, author: Client, traces: Traces
 ) -> None:
     rows, originals = await traces.rows(author), set(await traces.objects("originals/"))
-    opened = await traces.open_uploads()
     key = {"Idempotency-Key": "killed in mid upload"}
     # A body without a length may be sent again with any other one.
     async with (
@@ -194,24 +209,13 @@ async def test_an_upload_that_is_sent_again_under_its_key_after_a_kill_is_stored
         half_an_upload(api.url, author, traces, "without_length_in_parts", **key),
     ):
         await api.kill()
-    [reserved] = await traces.rows(author) - rows
-
-    async def body() -> AsyncIterator[bytes]:
-        yield SMALL
-
-    await author.call("POST", "/v1/media", 409, content=body(), headers=key)
+    await author.call("POST", "/v1/media", 409, content=pieces(SMALL), headers=key)
     async with res.db.acquire() as connection:
         await connection.execute("update idempotency_keys set locked_until = now() where key = $1", *key.values())
-    taken = await author.call("POST", "/v1/media", 201, content=body(), headers=key)
-    assert taken["id"] == reserved
-    assert await author.call("POST", "/v1/media", 201, content=body(), headers=key) == taken
-
-    async def one_is_left() -> bool:
-        found = set(await traces.objects("originals/")) - originals
-        return len(found) == 1 and await traces.open_uploads() <= opened
-
-    await eventually(one_is_left)
-    assert await traces.rows(author) - rows == {reserved}
+    taken = await author.call("POST", "/v1/media", 201, content=pieces(SMALL), headers=key)
+    assert await author.call("POST", "/v1/media", 201, content=pieces(SMALL), headers=key) == taken
+    assert await traces.rows(author) - rows == {taken["id"]}
+    assert len(set(await traces.objects("originals/")) - originals) == 1
 
 
 async def test_an_upload_that_was_taken_over_while_it_dragged_on_ends_without_a_trace(
@@ -244,33 +248,16 @@ async def test_an_upload_that_was_taken_over_does_not_pass_for_the_one_that_took
     originals, url, key = set(await traces.objects("originals/")), str(author.http.base_url), "taken over"
     before, now = (large_jpeg(9_000_000, seed=seed) for seed in (11, 12))
     headers = author.headers | {"Idempotency-Key": key, "Content-Length": str(len(now))}
-
-    async def object_keys() -> list[str]:
-        async with res.db.acquire() as database:
-            records = await database.fetch(
-                "select object_key from media where account_id = $1 and status = 'pending'", int(author.id)
-            )
-        return [record["object_key"] for record in records]
-
-    async with wire(url) as first, wire(url) as second:
-        await first.post("/v1/media", headers)
-        await first.send(before[:1_000_000])
-        await eventually(object_keys)
-        [old] = await object_keys()
+    async with half_an_upload(url, author, traces, "with_length", **{"Idempotency-Key": key}) as first:
         async with res.db.acquire() as database:
             await database.execute("update idempotency_keys set locked_until = now() where key = $1", key)
-        await second.post("/v1/media", headers)
-        await second.send(now[:1_000_000])
-
-        async def taken_over() -> bool:
-            return await object_keys() not in ([], [old])
-
-        await eventually(taken_over)
-        await first.send(before[1_000_000:])
+        async with wire(url) as second:
+            await second.post("/v1/media", headers)
+            await second.send(now)
+            answer = await second.answer()
+        assert answer.status == 201
+        await first.send(before[len(SMALL) :])
         assert (await first.answer()).status == 400
-        await second.send(now[1_000_000:])
-        answer = await second.answer()
-    assert answer.status == 201
     assert (await stored(res, traces, answer.json["id"]))[:2] == (now, hashlib.sha256(now).digest())
 
     async def one_is_left() -> bool:
@@ -279,20 +266,15 @@ async def test_an_upload_that_was_taken_over_does_not_pass_for_the_one_that_took
     await eventually(one_is_left)
 
 
-async def test_the_sweep_leaves_an_upload_alone_that_is_sent_again_under_an_old_id(
+async def test_an_upload_that_took_longer_than_the_sweep_waits_is_refused_and_leaves_nothing(
     res: Resources, author: Client, traces: Traces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account_id = int(author.id)
-    old_id = res.ids.next(shard_of(account_id)) - (86_400_000 << 23)
-    async with res.db.acquire() as connection:
-        assert await media_rows.insert_pending(
-            connection, old_id, account_id=account_id, object_key=blobs.new_object_key()
-        )
-    await sweep.clear(res)
-    assert str(old_id) in await traces.rows(author)
-    later(monkeypatch, res, 3601)
-    await sweep.clear(res)
-    assert str(old_id) not in await traces.rows(author)
+    async with traces.none(author), half_an_upload(str(author.http.base_url), author, traces, "with_length") as wire:
+        longest = res.settings.upload_longest_seconds
+        monkeypatch.setattr(media, "time", SimpleNamespace(time=lambda: time.time() + longest + 901))
+        await wire.send(large_jpeg(9_000_000)[len(SMALL) :])
+        answer = await wire.answer()
+        assert (answer.status, answer.json["type"]) == (400, "/problems/media-incomplete")
 
 
 REFUSALS: dict[str, Fault] = {
@@ -404,14 +386,31 @@ async def test_without_room_for_a_part_there_is_a_503_soon_and_room_again_later(
         await eventually(room)
 
 
+async def doubts(res: Resources, author: Client) -> list[tuple[int, float]]:
+    """Work that waits for what is in doubt of the author's photos: its entry, and for how many seconds."""
+    async with res.db.acquire() as connection:
+        records = await connection.fetch(
+            "select id, extract(epoch from due_at - now())::float as seconds from outbox"
+            " where shard = $1 and kind = 'discard' and done_at is null and due_at > now() + interval '1 minute'",
+            shard_of(int(author.id)),
+        )
+    return [(record["id"], record["seconds"]) for record in records]
+
+
+async def settle(res: Resources, author: Client) -> None:
+    """Let the time be over for which what is in doubt stays."""
+    for entry, _ in await doubts(res, author):
+        await work.perform(res, entry, Kind.DISCARD, media.discard)
+
+
 @asynccontextmanager
 async def trigger(res: Resources, author: Client, body: str) -> AsyncIterator[None]:
     """Something happens in the database whenever a photo of the author's is about to be committed."""
     async with res.db.acquire() as connection:
         await connection.execute(f"create function spoil() returns trigger language plpgsql as $$ begin {body} end $$")
         await connection.execute(
-            "create trigger spoil before update on media for each row"
-            f" when (new.status = 'processing' and new.account_id = {int(author.id)}) execute function spoil()"
+            "create trigger spoil before insert on media for each row"
+            f" when (new.account_id = {int(author.id)}) execute function spoil()"
         )
     try:
         yield
@@ -441,23 +440,69 @@ async def test_what_the_database_does_not_commit_is_answered_with_503_and_leaves
             answer = await author.http.post("/v1/posts/form", files={"photo": SMALL}, headers=author.headers)
         assert answer.status_code == 503, answer.text
         assert "retry-after" in answer.headers
+        await settle(res, author)  # who loses a connection is not told how it ended
     assert await author.walk(f"/v1/accounts/{author.id}/posts") == posts
 
 
-async def test_what_cannot_be_undone_while_the_database_is_away_is_left_to_the_sweep(
-    settings: Settings, res: Resources, author: Client, traces: Traces, monkeypatch: pytest.MonkeyPatch
+async def test_what_was_stored_while_the_database_went_away_is_deleted_at_once(
+    settings: Settings, author: Client, traces: Traces
 ) -> None:
     async with traces.none(author), running_relay(settings.database_url.get_secret_value()) as database:
         behind = settings.model_copy(update={"database_url": SecretStr(database.url)})
         async with running_api(behind) as url, half_an_upload(url, author, traces, "with_length") as connection:
-            left = await traces.of(author)
             await database.cut()
             await connection.send(large_jpeg(9_000_000)[len(SMALL) :])
             answer = await connection.answer()
             assert (answer.status, answer.json["type"]) == (503, "/problems/unavailable")
-            assert len(await traces.of(author) - left) == 1, "the object, which nobody could find without the row"
-            later(monkeypatch, res, 3601)
-            await sweep.clear(res)
+
+
+@asynccontextmanager
+async def unanswered(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[Connection], Awaitable[Any]]]:
+    """Within the block the statement that makes a photo is lost with its connection; what is yielded executes it, late."""
+    insert, lost = media_rows.insert, []
+
+    async def lose(_: Connection, photo: Media, *, entry_id: int) -> None:
+        lost.append((photo, entry_id))
+        raise asyncpg.ConnectionDoesNotExistError
+
+    async def execute(connection: Connection) -> None:
+        photo, entry_id = lost.pop()
+        assert await insert(connection, photo, entry_id=entry_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(media_rows, "insert", lose)
+        yield execute
+
+
+@pytest.mark.parametrize("path", ["media", "form"])
+async def test_what_may_have_been_committed_stays_for_a_while_and_goes_if_it_was_not(
+    res: Resources, author: Client, traces: Traces, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    before = await traces.of(author)
+    async with traces.none(author):
+        async with unanswered(monkeypatch):
+            if path == "media":
+                await author.call("POST", "/v1/media", 503, content=SMALL)
+            else:
+                await author.call("POST", "/v1/posts/form", 503, files={"photo": SMALL})
+        [(_, seconds)] = await doubts(res, author)
+        assert 600 < seconds <= 900
+        assert len(await traces.of(author) - before) == 1, "its original"
+        await settle(res, author)
+
+
+async def test_what_was_committed_late_after_all_is_a_photo_and_stays(
+    res: Resources, author: Client, traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, key = await traces.rows(author), {"Idempotency-Key": "committed late"}
+    async with unanswered(monkeypatch) as execute, res.db.acquire() as connection:
+        await author.call("POST", "/v1/media", 503, content=SMALL, headers=key)
+        assert await traces.rows(author) == before
+        await execute(connection)
+    await settle(res, author)
+    taken = await author.call("POST", "/v1/media", 201, content=SMALL, headers=key)
+    assert await traces.rows(author) - before == {taken["id"]}
+    assert (await author.ready(taken["id"]))["status"] == "ready"
 
 
 @asynccontextmanager

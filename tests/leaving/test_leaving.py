@@ -15,7 +15,6 @@ from instafeed import accounts, leaving, sweep, work
 from instafeed.errors import NotFound
 from instafeed.ids import shard_of
 from instafeed.storage import belongings
-from instafeed.storage import media as media_rows
 from instafeed.storage.blobs import new_object_key, original_key, rendition_prefix
 from instafeed.storage.outbox import Kind
 from tests.api.answers import anonymous, invalid, problem
@@ -384,8 +383,13 @@ async def test_what_is_too_large_for_one_job_is_taken_up_by_the_next(
 
 async def test_an_object_that_comes_late_is_found_by_the_second_look(world: World) -> None:
     me, key, blobs = await world.account(), new_object_key(), world.res.blobs
-    async with world.res.db.acquire() as connection:
-        await media_rows.insert_pending(connection, world.res.ids.next(1), account_id=me, object_key=key)
+    await world.sql(
+        "insert into media (shard, id, account_id, status, object_key) values ($1, $2, $3, 'processing', $4) returning 1",
+        shard_of(me),
+        world.res.ids.next(shard_of(me)),
+        me,
+        key,
+    )
     await hide(world, me)
     await world.perform(*await erasing(world))
     late = rendition_prefix(key) + "640.jpg"

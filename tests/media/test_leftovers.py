@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +20,7 @@ from instafeed.resources import Resources, open_resources
 from instafeed.settings import Settings
 from instafeed.storage import media as media_rows
 from instafeed.storage import stored
-from instafeed.storage.blobs import PART_BYTES, new_object_key, original_key, rendition_prefix
+from instafeed.storage.blobs import PART_BYTES, Listed, first_object_key, new_object_key, original_key, rendition_prefix
 from instafeed.storage.outbox import Entry, Kind
 from instafeed.storage.stored import Stored
 from tests.client import Client
@@ -148,8 +149,6 @@ async def test_uploads_in_parts_without_a_row_are_aborted(
 async def test_an_upload_that_is_under_way_is_left_alone_by_several_sweepers(
     fresh_res: Resources, poster: Client, traces: Traces, later: Later
 ) -> None:
-    stray = new_object_key()
-    await store(fresh_res, original_key(stray))
     began, go_on = asyncio.Event(), asyncio.Event()
 
     async def photo() -> AsyncIterator[bytes]:
@@ -160,14 +159,48 @@ async def test_an_upload_that_is_under_way_is_left_alone_by_several_sweepers(
 
     upload = asyncio.create_task(poster.call("POST", "/v1/media", 201, content=photo()))
     await began.wait()
-    later(4 * 3600)
-    found = await asyncio.gather(*(some(fresh_res) for _ in range(3)))
-    assert found[0] or found[1] or found[2]
-    assert all(set(one) <= {Finding.OBJECT} for one in found)
+    later(fresh_res.settings.upload_longest_seconds + 3000)
+    assert await asyncio.gather(*(some(fresh_res) for _ in range(3))) == [{}, {}, {}]
     go_on.set()
     key = await key_of(fresh_res, (await upload)["id"])
-    await some(fresh_res)
+    assert await some(fresh_res) == {}
     assert set(await traces.objects()) == {original_key(key)}
+
+
+async def test_what_broke_off_lately_is_found_without_a_walk_through_the_whole_bucket(
+    fresh_res: Resources, poster: Client, traces: Traces, later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "_SCANS", {})
+    monkeypatch.setattr(leftovers, "_PAGE", 2)
+    page, asked = fresh_res.blobs.page, []
+
+    async def asking(prefix: str, *, after: str, limit: int) -> tuple[list[Listed], bool]:
+        found = await page(prefix, after=after, limit=limit)
+        asked.append([item.key for item in found[0]])
+        return found
+
+    def key(began: float) -> str:
+        return original_key(f"{first_object_key(began)}-{secrets.token_urlsafe(18)}")
+
+    def over(seconds: float) -> None:
+        later(fresh_res.settings.upload_longest_seconds + 3600 + seconds)
+
+    await ready(fresh_res, poster, photos=3)
+    [*photos] = await traces.objects("originals/")
+    now = time.time()
+    ancient, first, second, next_one = key(now - 3 * DAY), key(now - 60), key(now + 60), key(now + 120)
+    await store(fresh_res, ancient, first, second, next_one)
+    monkeypatch.setattr(fresh_res.blobs, "page", asking)
+    assert await some(fresh_res) == {}, "it might still be coming"
+    over(90)
+    assert await some(fresh_res) == {Finding.OBJECT: 2}
+    assert set(await traces.objects("originals/")) == {ancient, *photos, next_one}
+    asked.clear()
+    assert await some(fresh_res) == {}
+    assert asked == [[next_one]], "what was looked at is not looked at again"
+    over(150)
+    assert await some(fresh_res) == {Finding.OBJECT: 1}
+    assert set(await traces.objects("originals/")) == {ancient, *photos}
 
 
 async def test_lost_renditions_are_made_again_from_the_original(
@@ -420,7 +453,7 @@ async def test_a_bucket_where_most_objects_have_no_row_is_left_alone_unless_told
         await fresh_res.blobs.begin_upload(original_key(new_object_key()))
     await store(fresh_res, *(original_key(new_object_key()) for _ in range(4)))
     later(4 * 3600)
-    assert await some(fresh_res) == {Finding.DOUBTFUL: 8}
+    assert await some(fresh_res) == {Finding.DOUBTFUL: 12}, "the objects twice: as what came lately, too"
     assert len(await traces.open_uploads()) == 4
     assert len(await traces.objects()) == 4
     told = Sweep(fresh_res, all=True)

@@ -1,16 +1,13 @@
 """`POST /v1/media`: bytes stream straight through to S3, unchanged, and within a fixed memory."""
 
-import asyncio
 import base64
 import hashlib
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
 
 import pytest
 from PIL import Image
 
-from instafeed.ids import shard_of
 from instafeed.resources import Resources
 from instafeed.settings import Settings
 from instafeed.storage import media as media_rows
@@ -142,61 +139,6 @@ async def test_s3_has_the_first_bytes_before_the_client_has_sent_the_last(
         await eventually(arrived)
         await connection.send(data[100_000:])
         assert (await connection.answer()).status == 201
-
-
-@asynccontextmanager
-async def no_row_can_be_noted(res: Resources, author: Client) -> AsyncIterator[None]:
-    """The author's uploads cannot begin until the block ends."""
-    account_id = int(author.id)
-    async with res.db.acquire() as connection, connection.transaction():
-        await connection.execute(
-            "select 1 from accounts where shard = $1 and id = $2 for update", shard_of(account_id), account_id
-        )
-        yield
-
-
-@pytest.mark.parametrize("goes_on", [True, False])
-async def test_bytes_pass_on_to_s3_before_the_row_is_noted_but_not_the_last_ones(
-    author: Client, observed_url: str, proxy: S3Proxy, res: Resources, traces: Traces, goes_on: bool
-) -> None:
-    data = large_jpeg(500_000)
-    before = proxy.body_bytes
-
-    async def arriving() -> bool:
-        return proxy.body_bytes - before >= 100_000
-
-    async with (
-        nullcontext() if goes_on else traces.none(author),
-        wire(observed_url) as connection,
-    ):
-        async with no_row_can_be_noted(res, author):
-            await connection.post("/v1/media", author.headers | {"Content-Length": str(len(data))})
-            await connection.send(data[:200_000])
-            await eventually(arriving)
-            await connection.send(data[200_000:])
-            await asyncio.sleep(0.2)  # time in which too many could come
-            assert proxy.body_bytes - before < len(data)
-            if not goes_on:
-                connection.vanish()
-        if goes_on:
-            assert (await connection.answer()).status == 201
-            assert proxy.body_bytes - before == len(data)
-
-
-async def test_an_upload_that_cannot_begin_is_refused_and_leaves_nothing(
-    author: Client, res: Resources, traces: Traces
-) -> None:
-    async with traces.none(author), no_row_can_be_noted(res, author):
-        problem = await author.call("POST", "/v1/media", 503, content=large_jpeg(200_000))
-        assert problem["detail"] == "The database does not answer."
-
-
-async def test_a_copy_that_cannot_begin_is_not_made(author: Client, res: Resources, traces: Traces) -> None:
-    data = jpeg(seed=3)
-    await author.call("POST", "/v1/posts", 201, json={"media": [{"id": (await author.upload(data))["id"]}]})
-    body = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    async with traces.none(author), no_row_can_be_noted(res, author):
-        await author.call("POST", "/v1/media/uploads", 503, json=body)
 
 
 async def test_s3_has_the_first_part_before_the_client_has_sent_the_second(

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from starlette.requests import ClientDisconnect
 from starlette.types import Scope, Send
 
 from instafeed import errors, media
@@ -70,24 +69,23 @@ async def sent_bytes(request: Request) -> AsyncIterator[bytes]:
     """
     settings = resources(request).settings
     clock = asyncio.get_running_loop().time
-    stream = request.stream()
-    patience = settings.upload_grace_seconds
-    while True:
+    patience, more = settings.upload_grace_seconds, True
+    while more:
         began = clock()
         try:
             async with asyncio.timeout(min(patience, settings.upload_silence_seconds)):
-                piece = await anext(stream, b"")
+                message = await request.receive()
         except TimeoutError:
             raise UploadTooSlow(
                 f"Send at least {settings.upload_min_bytes_per_second} bytes a second, and something every"
                 f" {settings.upload_silence_seconds:g} seconds."
             ) from None
-        except ClientDisconnect:
-            raise MediaIncomplete("The upload broke off.") from None
+        if message["type"] == "http.disconnect":
+            raise MediaIncomplete("The upload broke off.")
+        piece, more = message["body"], message["more_body"]
         patience += len(piece) / settings.upload_min_bytes_per_second - (clock() - began)
-        if not piece:
-            break
-        yield piece
+        if piece:
+            yield piece
     if request.scope["state"]["connection"].is_closing:
         # What came after the announced length was refused as no request, and the connection closed.
         raise MediaIncomplete("More came than was announced, or the client is gone.")

@@ -70,18 +70,23 @@ def _session() -> aioboto3.Session:
 
 
 def new_object_key() -> str:
-    """A name for a photo's objects that nobody can guess. It ends with the time."""
-    return f"{secrets.token_urlsafe(18)}-{int(time.time()):x}"
+    """A name for a photo's objects that nobody can guess. It begins with the time: the bucket lists photos as they came."""
+    return f"{int(time.time()):08x}-{secrets.token_urlsafe(18)}"
 
 
 def began_at(object_key: str) -> int:
     """When the upload to this key began, in seconds since the Unix epoch."""
-    return int(object_key.rpartition("-")[2], 16)
+    return int(object_key.partition("-")[0], 16)
+
+
+def first_object_key(began: float) -> str:
+    """Names of uploads that began at this time or later are above it, all others below."""
+    return f"{int(began):08x}"
 
 
 def is_object_key(name: str) -> bool:
-    """Whether `new_object_key` can have made this name."""
-    return re.fullmatch(r"[\w-]{24}-[0-9a-f]{8,}", name, re.ASCII) is not None
+    """Whether `new_object_key` can have made this name, now or when the time was at its end."""
+    return re.fullmatch(r"[0-9a-f]{8}-[\w-]{24}|[\w-]{24}-[0-9a-f]{8}", name, re.ASCII) is not None
 
 
 def new_export_key() -> str:

@@ -55,6 +55,14 @@ def _is_gone(connection: Connection) -> bool:
         return True  # the pool has taken it back already
 
 
+def is_in_doubt(error: BaseException) -> bool:
+    """Whether what failed like this may have been done all the same, or may still be: no answer came."""
+    if isinstance(error, errors.Unavailable):
+        cause = error.__cause__
+        return not isinstance(cause, asyncpg.PostgresError) or isinstance(cause, asyncpg.PostgresConnectionError)
+    return isinstance(error, asyncio.CancelledError)
+
+
 class Database:
     """A pool of connections that opens lazily, so that a process starts while PostgreSQL is away."""
 
@@ -144,12 +152,13 @@ class Database:
 
     async def statement(self, body: Callable[[Connection], Awaitable[T]]) -> T:
         """Like `transact`, for a body of one statement: that is a transaction without a further trip for its begin and end."""
-        for attempt in range(_TRIES):
-            if attempt:
-                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter
+        attempt = 0
+        while True:
             try:
                 async with self.acquire() as connection:
                     return await body(connection)
-            except _RETRY:
-                continue
-        raise errors.Unavailable("Too many changes of the same thing at once.", retry_after=1)
+            except _RETRY as error:
+                attempt += 1
+                if attempt == _TRIES:
+                    raise errors.Unavailable("Too many changes of the same thing at once.", retry_after=1) from error
+            await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter

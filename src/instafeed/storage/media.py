@@ -25,56 +25,32 @@ def _from_record(record: Record) -> Media:
     return Media(**values)
 
 
-async def insert_pending(
-    connection: Connection, media_id: int, *, account_id: int, object_key: str, camera_facts: bool = False
-) -> bool | None:
-    """Note that bytes are about to arrive: what a crash leaves behind can be found by this row. False if the id is
-    taken; None if the account is suspended, or gone.
+async def insert(connection: Connection, media: Media, *, entry_id: int) -> bool | None:
+    """Add a photo whose bytes are stored, and an entry of the outbox for rendering it. False if the id is taken; None if the
+    account is suspended, or gone.
 
     One statement does it, with the account's row locked: an upload of a small photo takes little longer than its statements.
     """
     record = await connection.fetchrow(
         "with owner as materialized"
         " (select suspended_at is null as active from accounts where shard = $1 and id = $3 for share),"
-        " made as (insert into media (shard, id, account_id, status, object_key, camera_facts)"
-        " select $1, $2, $3, 'pending', $4, $5 from owner where active on conflict (shard, id) do nothing returning 1)"
+        " made as (insert into media (shard, id, account_id, status, object_key, content_type, size, sha256, camera_facts)"
+        " select $1, $2, $3, $4, $5, $6, $7, $8, $9 from owner where active on conflict (shard, id) do nothing returning 1),"
+        f" noted as ({outbox.add_from('made', first=10)})"
         " select (select active from owner) as active, exists (select from made) as made",
-        shard_of(media_id),
-        media_id,
-        account_id,
-        object_key,
-        camera_facts,
+        shard_of(media.id),
+        media.id,
+        media.account_id,
+        media.status,
+        media.object_key,
+        media.content_type,
+        media.size,
+        media.sha256,
+        media.camera_facts,
+        *outbox.row(entry_id, Kind.RENDER, {"media": media.id, "key": media.object_key}),
     )
     assert record is not None
     return record["made"] if record["active"] else None
-
-
-async def mark_uploaded(
-    connection: Connection,
-    media_id: int,
-    *,
-    object_key: str,
-    content_type: str,
-    size: int,
-    sha256: bytes,
-    entry_id: int,
-) -> Media | None:
-    """The bytes are stored under `object_key`, and the outbox has an entry for rendering them; None if the row is gone, or is
-    another upload's now. One statement does it.
-    """
-    record = await connection.fetchrow(
-        "with uploaded as (update media set status = 'processing', content_type = $4, size = $5, sha256 = $6,"
-        f" uploaded_at = now() where shard = $1 and id = $2 and object_key = $3 and status = 'pending' returning {_COLUMNS}),"
-        f" noted as ({outbox.add_from('uploaded', first=7)}) select * from uploaded",
-        shard_of(media_id),
-        media_id,
-        object_key,
-        content_type,
-        size,
-        sha256,
-        *outbox.row(entry_id, Kind.RENDER, {"media": media_id, "key": object_key}),
-    )
-    return _from_record(record) if record else None
 
 
 async def mark_ready(
@@ -124,9 +100,9 @@ async def get(connection: Connection, media_id: int) -> Media | None:
 
 
 async def count(connection: Connection, account_id: int) -> int:
-    """How many photos the account has whose bytes have come."""
+    """How many photos the account has."""
     found: int = await connection.fetchval(
-        "select count(*) from media where shard = $1 and account_id = $2 and status <> 'pending'",
+        "select count(*) from media where shard = $1 and account_id = $2",
         shard_of(account_id),
         account_id,
     )
@@ -134,10 +110,9 @@ async def count(connection: Connection, account_id: int) -> int:
 
 
 async def page(connection: Connection, account_id: int, *, above: int, limit: int) -> list[Media]:
-    """The account's photos whose bytes have come, posted or not, oldest first, with ids above `above`."""
+    """The account's photos, posted or not, oldest first, with ids above `above`."""
     records = await connection.fetch(
-        f"select {_COLUMNS} from media where shard = $1 and account_id = $2 and id > $3 and status <> 'pending'"
-        " order by id limit $4",
+        f"select {_COLUMNS} from media where shard = $1 and account_id = $2 and id > $3 order by id limit $4",
         shard_of(account_id),
         account_id,
         above,
@@ -179,7 +154,7 @@ async def of_posts(connection: Connection, post_ids: Iterable[int]) -> dict[int,
 async def claim(connection: Connection, post_id: int, account_id: int, photos: list[PhotoOfPost]) -> set[int]:
     """Give photos of the account to the post, in order; returns the ids that could be given.
 
-    Not given are photos that are missing, pending, failed, somebody else's, or another post's.
+    Not given are photos that are missing, failed, somebody else's, or another post's.
     """
     records = await connection.fetch(
         "update media set post_id = $3, position = wanted.position, alt_text = wanted.alt_text"
@@ -243,27 +218,9 @@ async def hand_over(connection: Connection, post_id: int, to_post_id: int) -> No
     )
 
 
-async def delete_pending(connection: Connection, media_id: int, object_key: str) -> None:
-    """Forget a photo whose bytes have not come, if it is still this upload's; waits for one that is just committed."""
-    await connection.execute(
-        "delete from media where shard = $1 and id = $2 and object_key = $3 and status = 'pending'",
-        shard_of(media_id),
-        media_id,
-        object_key,
-    )
-
-
 async def delete_of_post(connection: Connection, post_id: int) -> list[str]:
     """Forget a post's photos; returns their object keys."""
     records = await connection.fetch(
         "delete from media where shard = $1 and post_id = $2 returning object_key", shard_of(post_id), post_id
     )
     return [record["object_key"] for record in records]
-
-
-async def pending_below(connection: Connection, id_: int, *, limit: int) -> list[tuple[int, str]]:
-    """Photos with ids below `id_` whose bytes have not come, with their object keys: of all shards, for the sweep."""
-    records = await connection.fetch(
-        "select id, object_key from media where status = 'pending' and id < $1 limit $2", id_, limit
-    )
-    return [(record["id"], record["object_key"]) for record in records]

@@ -33,7 +33,8 @@ class Stored:
 
     id: int
     object_key: str
-    status: MediaStatus
+    status: MediaStatus | None
+    """None for an upload."""
     renditions: frozenset[str]
     """The keys of its renditions."""
     original_deleted: bool
@@ -43,7 +44,7 @@ def _from_record(record: Record) -> Stored:
     return Stored(
         id=record["id"],
         object_key=record["object_key"],
-        status=MediaStatus(record["status"]),
+        status=MediaStatus(record["status"]) if record["status"] else None,
         renditions=frozenset(rendition["key"] for rendition in record["renditions"]),
         original_deleted=record["original_deleted"],
     )
@@ -57,7 +58,7 @@ async def of_keys(connection: Connection, object_keys: Iterable[str]) -> dict[st
     keys = list(object_keys)
     records = await connection.fetch(
         f"select {_COLUMNS} from media where {_HASH} = any($1::bytea[])"
-        " union all select id, object_key, 'pending', '[]', false from uploads where object_key = any($2::text[])",
+        " union all select id, object_key, null, '[]', false from uploads where object_key = any($2::text[])",
         [bytes.fromhex(rendition_hash(key)) for key in keys],
         keys,
     )
@@ -89,6 +90,7 @@ async def between(connection: Connection, after: str, to: str | None, *, limit: 
 
 async def unposted(connection: Connection, before: datetime, *, after: int, limit: int) -> list[Stored]:
     """Photos that arrived `before` then but are no post's, with ids above `after`, lowest first."""
+    # No photo is pending, as some were once: the index has this condition.
     records = await connection.fetch(
         f"select {_COLUMNS} from media where post_id is null and status <> 'pending' and uploaded_at < $1"
         " and id > $2 and id < $3 order by id limit $4",
