@@ -667,7 +667,7 @@ def test_profiles_may_be_large(render: Renderer) -> None:
 
 # Profile, exponent of the curve or None for sRGB's, and linear RGB to linear sRGB.
 DISPLAY_P3 = (
-    colours.DISPLAY_P3,
+    colours.named_profile(12, 13),
     None,
     [(1.2249, -0.2247, 0.0), (-0.0420, 1.0419, 0.0), (-0.0197, -0.0786, 1.0979)],
 )
@@ -675,6 +675,11 @@ ADOBE_RGB = (
     colours.ADOBE_RGB,
     563 / 256,
     [(1.3984, -0.3984, 0.0), (0.0, 1.0, 0.0), (0.0, -0.0429, 1.0429)],
+)
+BT_2020 = (
+    colours.named_profile(9, 14),
+    None,
+    [(1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187)],
 )
 WIDE = (180, 110, 80)
 LOSSLESS: dict[str, dict[str, Any]] = {
@@ -727,20 +732,50 @@ NCLX = b"\0\0\0\x13colrnclx"
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF", "PNG"])
-@pytest.mark.parametrize(("primaries", "curve"), [(12, 13), (1, 13), (12, 16)])
+@pytest.mark.parametrize(("primaries", "curve"), [(12, 13), (1, 13)])
 def test_display_p3_may_be_named_instead_of_embedded(render: Renderer, kind: str, primaries: int, curve: int) -> None:
+    expected = wide_in_srgb(DISPLAY_P3) if primaries == 12 else WIDE
+    assert close(middle(render(naming(kind, WIDE, primaries, curve)).webp["1080"]), expected, 4)
+
+
+def naming(kind: str, colour: tuple[int, ...], primaries: int, curve: int) -> bytes:
+    """A photo of one colour that names what its numbers mean."""
     if kind == "HEIF":
         with_heif()
     elif kind == "AVIF" and not features.check("avif"):
         pytest.skip("Pillow is built without AVIF")
     if kind == "PNG":
-        content = png(200, 100, 8, 2, bytes(WIDE) * 200, (b"cICP", bytes((primaries, curve, 0, 1))))
-    else:
-        content = encoded(plain("RGB", WIDE), kind, **LOSSLESS[kind])
-        at = content.index(NCLX) + len(NCLX)
-        content = content[:at] + struct.pack(">HH", primaries, curve) + content[at + 4 :]
-    expected = wide_in_srgb(DISPLAY_P3) if (primaries, curve) == (12, 13) else WIDE
-    assert close(middle(render(content).webp["1080"]), expected, 4)
+        return png(200, 100, 8, 2, bytes(colour) * 200, (b"cICP", bytes((primaries, curve, 0, 1))))
+    content = encoded(plain("RGB", colour), kind, **LOSSLESS[kind])
+    at = content.index(NCLX) + len(NCLX)
+    return content[:at] + struct.pack(">HH", primaries, curve) + content[at + 4 :]
+
+
+# By ITU-R BT.2100, of 8 bits: greys of 1, 10, 203, 1,000 and 10,000 cd/m² in PQ, and of 0, 51, 203 and 1,000 in HLG. The dark
+# ones are what they are, in parts of a white of 203.
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "PNG"])
+@pytest.mark.parametrize(
+    ("curve", "number", "expected"),
+    [
+        *((16, 38, 16), (16, 77, 63), (16, 148, 230), (16, 192, 255), (16, 255, 255)),
+        *((18, 0, 0), (18, 128, 137), (18, 191, 230), (18, 255, 255)),
+    ],
+)
+def test_a_high_dynamic_range_is_compressed_to_what_a_phone_shows(
+    render: Renderer, kind: str, curve: int, number: int, expected: int
+) -> None:
+    for primaries in (1, 9, 12):
+        picture = render(naming(kind, (number,) * 3, primaries, curve)).webp["1080"]
+        assert close(middle(picture), (expected,) * 3, 4)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "PNG"])
+def test_the_colours_of_bt_2020_become_srgb(render: Renderer, kind: str) -> None:
+    assert close(middle(render(naming(kind, WIDE, 9, 14)).webp["1080"]), wide_in_srgb(BT_2020), 4)
+    for curve in (16, 18):
+        red, green, _ = middle(render(naming(kind, (120, 90, 90), 9, curve)).webp["1080"])
+        other_red, other_green, _ = middle(render(naming(kind, (120, 90, 90), 1, curve)).webp["1080"])
+        assert red - green > other_red - other_green + 5, "its red is redder than sRGB's"
 
 
 def test_colours_are_converted_beside_alpha(render: Renderer) -> None:
