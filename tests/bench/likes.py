@@ -91,11 +91,10 @@ async def like_at_once(settings: Settings, post_id: int, count: Count, *, second
         return done
 
     url = settings.database_url.get_secret_value()
-    async with asyncpg.create_pool(url, min_size=CONNECTIONS, max_size=CONNECTIONS) as pool:
-        connections = [await pool.acquire() for _ in range(CONNECTIONS)]
-        done = await asyncio.gather(*map(work, connections))
-        for connection in connections:
-            await pool.release(connection)
+    connections = [await asyncpg.connect(url) for _ in range(CONNECTIONS)]
+    done = await asyncio.gather(*map(work, connections))
+    for connection in connections:
+        await connection.close()
     return sum(done) / seconds
 
 

@@ -3,17 +3,19 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import TypeVar
 
 import asyncpg
 
 from instafeed import errors, telemetry
+from instafeed.storage.pool import Pool
 
 T = TypeVar("T")
 
-Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+Connection = asyncpg.Connection
 """What storage functions take: the verb that calls them owns the transaction."""
 
 _CONNECT_SECONDS = 3.0
@@ -40,19 +42,65 @@ _AWAY = (
 _RETRY = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 
-async def _set_up(connection: asyncpg.Connection) -> None:
-    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+# What says that a connection is of use for more: it has a statement's answer, or none was asked. After all else one may be
+# running still, or being cancelled, and asyncpg does not tell.
+_ANSWERED = (errors.InstafeedError, asyncpg.PostgresError)
+# Those answers that are about the session or its server. asyncpg also remembers a transaction that such an answer kept from
+# beginning, and would take the next for a part of it.
+_ABOUT_THE_SESSION = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidTransactionStateError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalServerError,
+)
 
 
-async def _nothing_to_reset(_: asyncpg.Connection) -> None:
-    """No statement of ours changes a session, so none is sent when a connection is given back; the pool rolls back by itself."""
+class _Lent:
+    """A connection for the block of an `async with`."""
 
+    __slots__ = ("_connection", "_pool")
 
-def _is_gone(connection: Connection) -> bool:
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        return True  # the pool has taken it back already
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._connection: Connection
+
+    async def __aenter__(self) -> Connection:
+        connection = self._pool.take()
+        if connection is None:
+            connection = await self._wait()
+        else:
+            telemetry.POOL_WAIT.observe(0)
+        self._connection = connection
+        return connection
+
+    async def _wait(self) -> Connection:
+        try:
+            with telemetry.POOL_WAIT.time():
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    return await self._pool.wait()
+        except _AWAY as error:
+            raise errors.Unavailable("The database does not answer.", retry_after=1) from error
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Nothing is awaited: a cancelled request gives its connection back, too.
+        if error is None:
+            self._pool.give_back(self._connection)
+            return
+        is_away = isinstance(error, _AWAY) or (
+            isinstance(error, asyncpg.InterfaceError) and self._connection.is_closed()
+        )
+        if isinstance(error, _ANSWERED) and not isinstance(error, _ABOUT_THE_SESSION):
+            self._pool.give_back(self._connection)
+        else:
+            self._pool.discard(self._connection)
+        if is_away:
+            raise errors.Unavailable("The database does not answer.", retry_after=1) from error
 
 
 def is_in_doubt(error: BaseException) -> bool:
@@ -71,18 +119,17 @@ class Database:
         self._dsn = dsn
         self._size = size
         self._prepares = prepares
-        self._pool: asyncpg.Pool | None = None
+        self._pool: Pool | None = None
 
     async def open(self) -> None:
         """Make the pool; no connection is opened yet."""
-        self._pool = await asyncpg.create_pool(
+        self._pool = Pool(self._connect, size=self._size)
+
+    async def _connect(self) -> Connection:
+        connection = await asyncpg.connect(
             self._dsn,
-            min_size=0,
-            max_size=self._size,
             timeout=_CONNECT_SECONDS,
             command_timeout=_STATEMENT_SECONDS,
-            init=_set_up,
-            reset=_nothing_to_reset,
             statement_cache_size=100 if self._prepares else 0,
             max_cached_statement_lifetime=0,  # rare statements are the ones that take long to plan
             server_settings={
@@ -96,46 +143,32 @@ class Database:
                 "plan_cache_mode": "force_generic_plan",
             },
         )
+        try:
+            await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        except BaseException as error:
+            was_closed = connection.is_closed()
+            connection.terminate()
+            if isinstance(error, asyncpg.InterfaceError) and was_closed:
+                raise ConnectionResetError("PostgreSQL has closed a new connection") from error
+            raise
+        return connection
 
     async def close(self) -> None:
         """Close every connection, by force after two seconds."""
         assert self._pool is not None
-        try:
-            await asyncio.wait_for(self._pool.close(), 2)
-        except TimeoutError:
-            self._pool.terminate()
+        await self._pool.close()
 
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Connection]:
+    def acquire(self) -> AbstractAsyncContextManager[Connection]:
         """A connection, for SQL only: never hold it through S3 or an upload.
+
+        What a statement raises that was cancelled or timed out must leave the block as it is, or whoever has the connection next
+        gets what became of that statement.
 
         Raises:
             errors.Unavailable: the database does not answer, or has no connection left for 3 s.
         """
         assert self._pool is not None
-        try:
-            with telemetry.POOL_WAIT.time():
-                connection = await self._pool.acquire(timeout=_CONNECT_SECONDS)
-        except _AWAY as error:
-            raise errors.Unavailable("The database does not answer.", retry_after=1) from error
-        try:
-            yield connection
-        except _AWAY as error:
-            raise errors.Unavailable("The database does not answer.", retry_after=1) from error
-        except asyncpg.InterfaceError as error:
-            if _is_gone(connection):
-                raise errors.Unavailable("The database does not answer.", retry_after=1) from error
-            raise
-        finally:
-            # Shielded: a cancelled request must give its connection back.
-            await asyncio.shield(self._release(connection))
-
-    async def _release(self, connection: asyncpg.pool.PoolConnectionProxy) -> None:
-        assert self._pool is not None
-        try:
-            await self._pool.release(connection, timeout=2)
-        except (*_AWAY, asyncpg.InterfaceError):
-            connection.terminate()
+        return _Lent(self._pool)
 
     async def transact(self, body: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `body` in one transaction and return what it returns; it may run several times.
