@@ -339,16 +339,15 @@ async def test_a_server_that_says_nothing_is_not_waited_for(make: Make, monkeypa
     silent.close()
 
 
-async def test_one_that_cannot_be_set_up_is_closed(
-    make: Make, server: Server, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database = await make(1)
+async def test_one_that_cannot_be_set_up_is_closed(make: Make, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    database, opened = await make(1), list[Connection]()
 
     async def fail(connection: asyncpg.Connection, *_: Any, **__: Any) -> None:
         await server.end(connection)
         raise asyncpg.InterfaceError("connection is closed")
 
-    async def fail_alive(*_: Any, **__: Any) -> None:
+    async def fail_alive(connection: asyncpg.Connection, *_: Any, **__: Any) -> None:
+        opened.append(connection)  # or it would be closed because nobody has it any more
         raise asyncpg.QueryCanceledError("enough")
 
     for failing in (fail, fail_alive):
@@ -356,6 +355,8 @@ async def test_one_that_cannot_be_set_up_is_closed(
             patched.setattr(asyncpg.Connection, "set_type_codec", failing)
             with pytest.raises(errors.Unavailable):
                 await taken(database)
+    assert opened
+    assert all(connection.is_closed() for connection in opened)
 
     async def closed() -> bool:
         return await server.pids() == set()
@@ -508,7 +509,7 @@ async def test_one_whose_statement_was_refused_is_lent_again(make: Make, state: 
     assert len(used) >= 2
 
 
-@pytest.mark.parametrize("state", ["25006", "25P01", "53200", "57014", "58030", "XX000"])
+@pytest.mark.parametrize("state", ["08006", "25006", "25P01", "28000", "3D000", "53200", "57014", "58030", "XX000"])
 async def test_one_whose_session_is_in_doubt_is_not(make: Make, state: str) -> None:
     database = await make(1)
     with pytest.raises((asyncpg.PostgresError, errors.Unavailable)):

@@ -1,6 +1,6 @@
 """Connections to PostgreSQL that are kept, and lent to one at a time.
 
-asyncpg's pool makes three tasks each time that it lends one, and wraps it: of a statement's Python, that was more than asking it
+asyncpg's pool makes a task or two each time that it lends one, and wraps it: that took more Python than a short statement itself
 (docs/decisions/0040-a-pool-of-our-own.md).
 """
 
