@@ -12,7 +12,7 @@ from pathlib import Path
 
 from structlog.contextvars import bind_contextvars
 
-from instafeed import posts, telemetry
+from instafeed import access, posts, telemetry
 from instafeed.errors import (
     DigestMismatch,
     MediaIncomplete,
@@ -214,6 +214,9 @@ async def _take(
     async def finish(connection: Connection) -> tuple[Media, int] | None:
         nonlocal in_doubt
         in_doubt = True
+        if commit is not None:
+            # As posting does: two that share the account's row, as `become` does, could not both take it for themselves.
+            await access.lock_self(connection, viewer)
         made = await become(
             res,
             connection,
