@@ -400,12 +400,12 @@ def test_a_key_is_parted_where_the_database_fills_in(res: Resources) -> None:
         assert after.startswith("}")
 
 
-async def test_the_database_packs_the_key_of_every_follower(res: Resources) -> None:
+async def test_the_database_packs_the_key_of_every_follower(fresh_res: Resources) -> None:
     """Of ids as long as ours are this year, were, and will be, in buckets whose names have one digit and two."""
-    lists, author = res.timelines, res.ids.next(3)
+    lists, author = fresh_res.timelines, fresh_res.ids.next(3)
     ids = [edge + step for edge in (1, 99_999, 10**17 - 2, 10**18 - 2, MAX_ID - 40_000) for step in range(4)]
     ids += [(7 << 60) + (shard << 10) for shard in (3, 14)]
-    async with res.db.acquire() as connection:
+    async with fresh_res.db.acquire() as connection:
         await connection.executemany(
             "insert into followers (shard, followee_id, follower_id, id, notify) values ($1, $2, $3, $3, false)",
             [(shard_of(author), author, follower) for follower in ids],
