@@ -208,7 +208,6 @@ async def _take(
 ) -> Media:
     """Make a photo of what `store` stores under the key that it is given."""
     object_key = new_object_key()
-    made: tuple[Media, int] | None = None
     in_doubt = False
 
     async def finish(connection: Connection) -> tuple[Media, int] | None:

@@ -188,17 +188,17 @@ async def test_what_broke_off_lately_is_found_without_a_walk_through_the_whole_b
     await ready(fresh_res, poster, photos=3)
     [*photos] = await traces.objects("originals/")
     now = time.time()
-    ancient, first, second, next_one = key(now - 3 * DAY), key(now - 60), key(now + 60), key(now + 120)
+    ancient, first, second, next_one = key(now - 3 * DAY), key(now - 600), key(now + 600), key(now + 3600)
     await store(fresh_res, ancient, first, second, next_one)
     monkeypatch.setattr(fresh_res.blobs, "page", asking)
     assert await some(fresh_res) == {}, "it might still be coming"
-    over(90)
+    over(1800)
     assert await some(fresh_res) == {Finding.OBJECT: 2}
     assert set(await traces.objects("originals/")) == {ancient, *photos, next_one}
     asked.clear()
     assert await some(fresh_res) == {}
     assert asked == [[next_one]], "what was looked at is not looked at again"
-    over(150)
+    over(7200)
     assert await some(fresh_res) == {Finding.OBJECT: 1}
     assert set(await traces.objects("originals/")) == {ancient, *photos}
 
