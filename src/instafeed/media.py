@@ -229,6 +229,7 @@ async def _take(
             await commit(connection)
         return made
 
+    await res.db.reach()  # or nothing is stored
     try:
         stored = await store(original_key(object_key))
         if time.time() > began_at(object_key) + res.settings.upload_longest_seconds + _COMMIT_SECONDS:
@@ -310,10 +311,6 @@ async def _undo(res: Resources, media_id: int, object_key: str, *, in_doubt: boo
     try:
         media, entry = await res.db.transact(body)
     except Unavailable as error:
-        if not in_doubt:
-            with contextlib.suppress(Unavailable):
-                await _delete(res, object_key)
-                return None
         # The sweep finds it by its age.
         telemetry.logger().warning("an upload is not undone yet", media=str(media_id), reason=error.detail)
         return None
@@ -327,13 +324,9 @@ async def discard(res: Resources, entry: Entry) -> list[FollowUp]:
     async with res.db.acquire() as connection:
         if await stored_rows.of_keys(connection, [entry.payload["key"]]):
             return []  # it has become one after all
-    await _delete(res, entry.payload["key"])
+    await res.blobs.abort_uploads(original_key(entry.payload["key"]))
+    await res.blobs.delete_photo(entry.payload["key"])
     return []
-
-
-async def _delete(res: Resources, object_key: str) -> None:
-    await res.blobs.abort_uploads(original_key(object_key))
-    await res.blobs.delete_photo(object_key)
 
 
 async def post(

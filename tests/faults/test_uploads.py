@@ -444,16 +444,36 @@ async def test_what_the_database_does_not_commit_is_answered_with_503_and_leaves
     assert await author.walk(f"/v1/accounts/{author.id}/posts") == posts
 
 
-async def test_what_was_stored_while_the_database_went_away_is_deleted_at_once(
-    settings: Settings, author: Client, traces: Traces
+async def test_while_the_database_is_away_nothing_is_stored_but_what_was_under_way_which_the_sweep_finds(
+    settings: Settings,
+    res: Resources,
+    author: Client,
+    traces: Traces,
+    proxy: S3Proxy,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with traces.none(author), running_relay(settings.database_url.get_secret_value()) as database:
-        behind = settings.model_copy(update={"database_url": SecretStr(database.url)})
-        async with running_api(behind) as url, half_an_upload(url, author, traces, "with_length") as connection:
+        behind = settings.model_copy(
+            update={"database_url": SecretStr(database.url), "s3_endpoint": proxy.url, "database_pool_size": 2}
+        )
+        async with (
+            running_api(behind) as url,
+            http_client(base_url=url) as http,
+            half_an_upload(url, author, traces, "with_length") as connection,
+        ):
+            before = await traces.of(author)
             await database.cut()
             await connection.send(large_jpeg(9_000_000)[len(SMALL) :])
             answer = await connection.answer()
             assert (answer.status, answer.json["type"]) == (503, "/problems/unavailable")
+            assert len(await traces.of(author) - before) == 1
+            sent = proxy.body_bytes
+            for path, options in (("media", {"content": SMALL}), ("posts/form", {"files": {"photo": SMALL}})):
+                refused = await http.post(f"/v1/{path}", headers=author.headers, **options)
+                assert refused.status_code == 503
+            assert proxy.body_bytes == sent
+        later(monkeypatch, res, 3601)
+        await Sweep(res).some()
 
 
 @asynccontextmanager

@@ -170,6 +170,17 @@ class Database:
         assert self._pool is not None
         return _Lent(self._pool)
 
+    async def reach(self) -> None:
+        """See that the database is there, as far as that costs no trip: there is a connection, or one can be made.
+
+        Raises:
+            errors.Unavailable: it does not answer.
+        """
+        assert self._pool is not None
+        if not self._pool.is_connected:
+            async with self.acquire():
+                pass
+
     async def transact(self, body: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `body` in one transaction and return what it returns; it may run several times.
 

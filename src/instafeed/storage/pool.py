@@ -39,6 +39,11 @@ class Pool:
         self._ended: asyncio.Future[None] | None = None
         """Exists once no more is lent, and is done when all is given back and closed."""
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether any connection is open, as far as is known."""
+        return any(not connection.is_closed() for connection in self._open)
+
     def take(self) -> asyncpg.Connection | None:
         """The connection that was used last, if one is idle."""
         while self._idle:
