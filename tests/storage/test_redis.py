@@ -17,6 +17,7 @@ from hiredis import ReplyError
 
 from instafeed.errors import RedisAway
 from instafeed.storage import connection
+from instafeed.storage import redis as redis_module
 from instafeed.storage.redis import RedisServer, Script
 from tests.client import eventually
 from tests.relay import Relay, running_relay
@@ -208,6 +209,29 @@ async def test_a_server_that_is_not_there_is_gone() -> None:
         assert (await failure(named.call("a", "PING"))).gone
     async with connected("unix:///nowhere/socket") as redis:
         assert (await failure(redis.run(ECHO, ["a"]))).gone
+
+
+async def test_a_killed_server_is_gone_also_if_it_took_in_a_connection_before(
+    server: Valkey, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, tries = await redis.node("a"), 0
+
+    async def reset_once(*where: Any) -> connection.Node:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise connection.away(ConnectionResetError(104, "Connection reset by peer"))
+        return await connection.connect(*where)
+
+    monkeypatch.setattr(redis_module, "connect", reset_once)
+    blocked = node.send("BLPOP", "nothing", 0)
+    await asyncio.sleep(0.05)
+    await server.kill()
+    try:
+        assert (await failure(blocked)).gone
+        assert tries >= 2
+    finally:
+        await server.start()
 
 
 async def test_a_killed_server_is_gone_and_a_single_connection_that_it_closed_is_not(

@@ -153,9 +153,14 @@ class _Server:
         """
         gone = False
         try:
-            gone = (await self.node()).epoch != node.epoch
-        except RedisAway as failure:
-            gone = failure.gone
+            for _ in range(2):  # the last that a killed server does may be to take in a connection, and to reset it
+                try:
+                    gone = (await self.node()).epoch != node.epoch
+                    break
+                except RedisAway as failure:
+                    gone = failure.gone
+                    if not isinstance(failure.__cause__, ConnectionResetError):
+                        break
         finally:
             fail(pending, error, gone=gone)
 
