@@ -258,7 +258,7 @@ async def test_a_commit_whose_answer_was_lost_counts(
     settings: Settings, author: Client, res: Resources, traces: Traces
 ) -> None:
     upload = await photo_in_parts(author)
-    async with losing_an_answer(settings, author, after=0) as guest:
+    async with losing_an_answer(settings, author) as guest:
         await complete(guest, upload, 503)
     media = await complete(author, upload, 200)
     assert await is_whole(res, traces, media["id"], LARGE)
