@@ -92,6 +92,7 @@ class Sweep:
     async def some(self) -> None:
         """Look for a bounded time, and go on where the last run ended."""
         try:
+            # Of what is looked at whole, the arrivals are a part.
             for name, scan in ({"arrivals": _arrivals} | _SCANS).items():
                 try:
                     await self._some(name, scan)

@@ -117,9 +117,7 @@ class Pool:
     def discard(self, connection: asyncpg.Connection) -> None:
         """Close it, in whatever state it is. Until that is done it has its place: PostgreSQL still has the connection."""
         if connection.is_closed():
-            connection.terminate()  # it may have been closed from afar; asyncpg clears up
-            self._open.discard(connection)
-            self._free()
+            self._forget(connection)
         else:
             task = self._loop.create_task(self._close(connection))
             self._closing.add(task)
@@ -131,9 +129,12 @@ class Pool:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await connection.close()
         finally:
-            connection.terminate()  # if it is not closed yet
-            self._open.discard(connection)
-            self._free()
+            self._forget(connection)
+
+    def _forget(self, connection: asyncpg.Connection) -> None:
+        connection.terminate()  # if it is not closed yet; of one that was closed from afar, asyncpg clears up
+        self._open.discard(connection)
+        self._free()
 
     def _hand_over(self, connection: asyncpg.Connection | None) -> bool:
         """Give a connection, or a place for one, to who has waited longest."""

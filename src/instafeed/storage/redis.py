@@ -153,16 +153,18 @@ class _Server:
         """
         gone = False
         try:
-            for _ in range(2):  # the last that a killed server does may be to take in a connection, and to reset it
-                try:
-                    gone = (await self.node()).epoch != node.epoch
-                    break
-                except RedisAway as failure:
-                    gone = failure.gone
-                    if not isinstance(failure.__cause__, ConnectionResetError):
-                        break
+            gone = await self._is_gone(node, again=True)
         finally:
             fail(pending, error, gone=gone)
+
+    async def _is_gone(self, node: Node, *, again: bool) -> bool:
+        try:
+            return (await self.node()).epoch != node.epoch
+        except RedisAway as failure:
+            # The last that a killed server does may be to take in a connection, and to reset it.
+            if again and isinstance(failure.__cause__, ConnectionResetError):
+                return await self._is_gone(node, again=False)
+            return failure.gone
 
     def _failed(self, reason: str, error: BaseException | None, *, gone: bool = False) -> None:
         self._failures += 1
