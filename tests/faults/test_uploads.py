@@ -409,17 +409,23 @@ async def settle(res: Resources, author: Client) -> None:
 @asynccontextmanager
 async def trigger(res: Resources, author: Client, body: str) -> AsyncIterator[None]:
     """Something happens in the database whenever a photo of the author's is about to be committed."""
-    async with res.db.acquire() as connection:
+
+    # Workers are at the same tables: a deadlock with them is tried again.
+    async def begin(connection: Connection) -> None:
         await connection.execute(f"create function spoil() returns trigger language plpgsql as $$ begin {body} end $$")
         await connection.execute(
             "create trigger spoil before insert on media for each row"
             f" when (new.account_id = {int(author.id)}) execute function spoil()"
         )
+
+    async def end(connection: Connection) -> None:
+        await connection.execute("drop function spoil cascade")
+
+    await res.db.transact(begin)
     try:
         yield
     finally:
-        async with res.db.acquire() as connection:
-            await connection.execute("drop function spoil cascade")
+        await res.db.transact(end)
 
 
 @pytest.mark.parametrize(
