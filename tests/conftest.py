@@ -203,18 +203,25 @@ async def running_api(settings: Settings) -> AsyncIterator[str]:
 async def serving(settings: Settings) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     """An API server in this process's event loop; yields its URL, and itself."""
     app = create_app(settings)
-    # The protocol is named, as uvicorn's own sockets do: for others, asyncio lets the second piece of each answer wait until
-    # the client acknowledges the first (Nagle), up to 40 ms.
+    server = uvicorn.Server(configure(app, timeout_graceful_shutdown=2))
+    async with listening(server) as url:
+        try:
+            yield url, server
+        finally:
+            app.state.hub.close()
+
+
+@asynccontextmanager
+async def listening(server: uvicorn.Server) -> AsyncIterator[str]:
+    """A server in this process's event loop; yields its URL."""
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(configure(app, timeout_graceful_shutdown=2))
         serving = asyncio.create_task(server.serve([listener]))
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            app.state.hub.close()
             server.should_exit = True
             await serving
 

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from instafeed.api import server
 from instafeed.settings import Settings
 from tests.api.answers import exchange, problem, request, send_on
 from tests.client import Client, http_client
-from tests.conftest import running_api, serving
+from tests.conftest import listening, running_api, serving
 from tests.media.wire import wire
 
 OPEN = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
@@ -188,6 +190,50 @@ async def test_a_refusal_comes_before_the_body_is_sent(base_url: str, expects: s
     said = await exchange(base_url, request("POST", expects, headers))
     assert said.startswith(b"HTTP/1.1 4")
     assert b"100 Continue" not in said
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "begun"),
+    [
+        pytest.param("GET", [(b"content-length", b"4")], False, id="a length"),
+        pytest.param("GET", [], True, id="chunks"),
+        pytest.param("GET", [(b"content-length", b"0")], True, id="no body"),
+        pytest.param("HEAD", [(b"content-length", b"4")], True, id="HEAD"),
+    ],
+)
+async def test_an_answer_of_known_length_does_not_begin_before_its_body(
+    method: str, headers: list[tuple[bytes, bytes]], begun: bool
+) -> None:
+    async def fails(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        raise AssertionError("as if it were killed")
+
+    api = uvicorn.Server(server.configure(fails, lifespan="off"))
+    async with listening(api) as url, wire(url) as connection:
+        await connection.request(method, "/", {"Expect": "100-continue", "Content-Length": "1"})
+        assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
+        assert await connection.line() == b"\r\n"
+        await connection.send(b"x")
+        said = await connection.closed()
+    assert said.startswith(b"HTTP/1.1 200 OK\r\n") is begun
+    assert begun or not said
+
+
+async def test_a_body_in_pieces_comes_whole() -> None:
+    pieces = [b"ab", b"", b"c" * 100_000, b"d"]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        length = sum(map(len, pieces))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % length)]})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": piece != b"d"})
+
+    api = uvicorn.Server(server.configure(app, lifespan="off"))
+    async with listening(api) as url, wire(url) as connection:
+        for _ in range(2):
+            await connection.request("GET", "/", {})
+            assert (await connection.answer()).body == b"".join(pieces)
 
 
 @pytest.fixture(scope="module")

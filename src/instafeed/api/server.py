@@ -11,7 +11,8 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from instafeed.api.errors import FRAMEWORK, problem
 
@@ -23,7 +24,7 @@ _DRAIN_SECONDS = 1.0
 _STOP_SECONDS = 20
 
 
-def configure(app: FastAPI, **options: Any) -> uvicorn.Config:
+def configure(app: ASGIApp, **options: Any) -> uvicorn.Config:
     """How the API is served, by a program and in tests; `options` are uvicorn's."""
     return uvicorn.Config(
         app,
@@ -155,6 +156,8 @@ class Http(HttpToolsProtocol):
         self._head_ended()
         self._in_body = True
         super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = _HeadWithBody(self.cycle)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """A piece of its body. One that nothing waits before is passed on as it is: each byte of a photo was copied twice."""
@@ -205,3 +208,35 @@ class Http(HttpToolsProtocol):
         self.transport.write_eof()
         # What the client still sends is read for a while and dropped: closing would take the answer away from it.
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+
+class _HeadWithBody:
+    """What an exchange does with its connection; the head of an answer goes out with the beginning of its body.
+
+    So a process that is killed leaves no short answer begun: of what it has nothing of, a proxy may ask another process.
+    """
+
+    def __init__(self, exchange: RequestResponseCycle) -> None:
+        self._exchange = exchange
+        self._transport = exchange.transport
+        self._begun = False
+        self._head = b""
+        self.close = self._transport.close
+        self.is_closing = self._transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Write this; a head is kept if a body of known length comes next."""
+        if self._head:
+            self._transport.writelines((self._head, data))
+            self._head = b""
+        elif self._is_head_of_body():
+            self._head = data
+        else:
+            self._transport.write(data)
+
+    def _is_head_of_body(self) -> bool:
+        exchange = self._exchange
+        if self._begun or not exchange.response_started:  # "100 Continue" comes before
+            return False
+        self._begun = True
+        return exchange.expected_content_length > 0 and exchange.scope["method"] != "HEAD"
