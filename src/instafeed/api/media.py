@@ -68,12 +68,15 @@ async def sent_bytes(request: Request) -> AsyncIterator[bytes]:
         UploadTooSlow: it makes us wait; how long others (S3) make it wait is not held against it.
     """
     settings = resources(request).settings
+    connection = request.scope["state"]["connection"]
     clock = asyncio.get_running_loop().time
     patience, more = settings.upload_grace_seconds, True
     while more:
         began = clock()
+        # For what is there already, a timer would only cost.
+        seconds = None if connection.has_piece else min(patience, settings.upload_silence_seconds)
         try:
-            async with asyncio.timeout(min(patience, settings.upload_silence_seconds)):
+            async with asyncio.timeout(seconds):
                 message = await request.receive()
         except TimeoutError:
             raise UploadTooSlow(
@@ -86,7 +89,7 @@ async def sent_bytes(request: Request) -> AsyncIterator[bytes]:
         patience += len(piece) / settings.upload_min_bytes_per_second - (clock() - began)
         if piece:
             yield piece
-    if request.scope["state"]["connection"].is_closing:
+    if connection.is_closing:
         # What came after the announced length was refused as no request, and the connection closed.
         raise MediaIncomplete("More came than was announced, or the client is gone.")
 

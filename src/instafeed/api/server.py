@@ -138,6 +138,11 @@ class Http(HttpToolsProtocol):
         """Whether the client is gone, or what it sent was refused as no request."""
         return bool(self.transport.is_closing())
 
+    @property
+    def has_piece(self) -> bool:
+        """Whether there is something of a request's body, or its end, that has not been received."""
+        return self.cycle is not None and self.cycle.message_event.is_set()
+
     def abort(self) -> None:
         """Cut the connection off: closing would wait for a client that takes nothing."""
         self.transport.abort()

@@ -1,14 +1,14 @@
 """PostgreSQL: the pool, transactions, and what its errors mean to us."""
 
 import asyncio
-import json
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
+import orjson
 
 from instafeed import errors, telemetry
 from instafeed.storage.pool import Pool
@@ -40,6 +40,17 @@ _AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 _RETRY = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+
+# What PostgreSQL sends and takes of jsonb: a version, and the text.
+_JSONB_VERSION = b"\1"
+
+
+def _to_jsonb(value: Any) -> bytes:
+    return _JSONB_VERSION + orjson.dumps(value)
+
+
+def _from_jsonb(data: bytes) -> Any:
+    return orjson.loads(data[len(_JSONB_VERSION) :])
 
 
 # What says that a connection is of use for more: it has a statement's answer, or none was asked. After all else one may be
@@ -144,7 +155,9 @@ class Database:
             },
         )
         try:
-            await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+            await connection.set_type_codec(
+                "jsonb", encoder=_to_jsonb, decoder=_from_jsonb, schema="pg_catalog", format="binary"
+            )
         except BaseException as error:
             was_closed = connection.is_closed()
             connection.terminate()

@@ -1,12 +1,12 @@
 """The job queue: what can be enqueued, on which queue, with which arguments. The outbox is the truth; a job only rings."""
 
 import asyncio
-import json
 import secrets
 import time
 from contextlib import suppress
 from typing import Any
 
+import orjson
 from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
@@ -80,12 +80,12 @@ def kinds_of(queue: str) -> list[Kind]:
 
 def serialize(value: dict[str, Any]) -> bytes:
     """A job's arguments as JSON; what cannot be JSON (an exception in a result) becomes its text."""
-    return json.dumps(value, default=str).encode()
+    return orjson.dumps(value, default=str)
 
 
 def deserialize(data: bytes) -> dict[str, Any]:
     """A job's arguments."""
-    value: dict[str, Any] = json.loads(data)
+    value: dict[str, Any] = orjson.loads(data)
     return value
 
 
