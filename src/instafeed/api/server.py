@@ -12,11 +12,13 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from instafeed.api.errors import FRAMEWORK, problem
 
 _MAX_HEAD_BYTES = 64 * 1024
+_SMALL_BODY_BYTES = 256 * 1024
 _HEAD_SECONDS = 15.0
 _LINGER_SECONDS = 2.0
 _PASS_OVER_SECONDS = 30.0
@@ -93,6 +95,7 @@ class Http(HttpToolsProtocol):
     _in_head = False
     _in_body = False
     _head_bytes = 0
+    _body_bytes = 0
     _refused = False
     _slow: asyncio.TimerHandle | None = None
     _closing: asyncio.TimerHandle | None = None
@@ -160,18 +163,27 @@ class Http(HttpToolsProtocol):
         self._in_head = False
         self._head_ended()
         self._in_body = True
+        self._body_bytes = 0
         super().on_headers_complete()
         if self.cycle is not None:
             self.cycle.transport = _HeadWithBody(self.cycle)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
-        """A piece of its body. One that nothing waits before is passed on as it is: each byte of a photo was copied twice."""
+        """A piece of its body. One that nothing waits before is kept as it is: each byte of a photo was copied twice."""
         cycle: Any = self.cycle
+        if cycle.response_complete:
+            return
         if not cycle.body:
-            cycle.body, body = body, b""
-        elif isinstance(cycle.body, bytes):
-            cycle.body = bytearray(cycle.body)  # for many small ones: it grows in place
-        super().on_body(body)
+            cycle.body = body
+        else:
+            if isinstance(cycle.body, bytes):
+                cycle.body = bytearray(cycle.body)  # for many small ones: it grows in place
+            cycle.body += body
+        self._body_bytes += len(body)
+        # To stop reading and go on takes longer than to read what a small photo has.
+        if len(cycle.body) > HIGH_WATER_LIMIT and self._body_bytes > _SMALL_BODY_BYTES:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Its body has ended."""
