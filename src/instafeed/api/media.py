@@ -73,16 +73,17 @@ async def sent_bytes(request: Request) -> AsyncIterator[bytes]:
     patience, more = settings.upload_grace_seconds, True
     while more:
         began = clock()
-        # For what is there already, a timer would only cost.
-        seconds = None if connection.has_piece else min(patience, settings.upload_silence_seconds)
-        try:
-            async with asyncio.timeout(seconds):
-                message = await request.receive()
-        except TimeoutError:
-            raise UploadTooSlow(
-                f"Send at least {settings.upload_min_bytes_per_second} bytes a second, and something every"
-                f" {settings.upload_silence_seconds:g} seconds."
-            ) from None
+        if connection.has_piece:
+            message = await request.receive()  # a timer would cost more
+        else:
+            try:
+                async with asyncio.timeout(min(patience, settings.upload_silence_seconds)):
+                    message = await request.receive()
+            except TimeoutError:
+                raise UploadTooSlow(
+                    f"Send at least {settings.upload_min_bytes_per_second} bytes a second, and something every"
+                    f" {settings.upload_silence_seconds:g} seconds."
+                ) from None
         if message["type"] == "http.disconnect":
             raise MediaIncomplete("The upload broke off.")
         piece, more = message["body"], message["more_body"]

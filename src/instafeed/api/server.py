@@ -95,7 +95,6 @@ class Http(HttpToolsProtocol):
     _in_head = False
     _in_body = False
     _head_bytes = 0
-    _body_bytes = 0
     _refused = False
     _slow: asyncio.TimerHandle | None = None
     _closing: asyncio.TimerHandle | None = None
@@ -163,7 +162,6 @@ class Http(HttpToolsProtocol):
         self._in_head = False
         self._head_ended()
         self._in_body = True
-        self._body_bytes = 0
         super().on_headers_complete()
         if self.cycle is not None:
             self.cycle.transport = _HeadWithBody(self.cycle)  # type: ignore[assignment]
@@ -179,11 +177,14 @@ class Http(HttpToolsProtocol):
             if isinstance(cycle.body, bytes):
                 cycle.body = bytearray(cycle.body)  # for many small ones: it grows in place
             cycle.body += body
-        self._body_bytes += len(body)
-        # To stop reading and go on takes longer than to read what a small photo has.
-        if len(cycle.body) > HIGH_WATER_LIMIT and self._body_bytes > _SMALL_BODY_BYTES:
+        # To stop reading and go on takes longer than to read the rest of a small photo.
+        if len(cycle.body) > HIGH_WATER_LIMIT and not self._is_small():
             self.flow.pause_reading()
         cycle.message_event.set()
+
+    def _is_small(self) -> bool:
+        length = next((value for name, value in self.headers if name == b"content-length"), b"")
+        return length.isdigit() and int(length) <= _SMALL_BODY_BYTES
 
     def on_message_complete(self) -> None:
         """Its body has ended."""

@@ -152,8 +152,12 @@ class _Connection(asyncio.Protocol):
             raise EOFError("the body ended early")
         if is_open and head:
             write(head)  # and no body
-        async with asyncio.timeout(ANSWER_SECONDS):
+        # Not `asyncio.timeout`, which costs as much as a send: whoever waits is told through the future anyhow.
+        late = self._loop.call_later(ANSWER_SECONDS, self._fail, TimeoutError("S3 does not answer in time"))
+        try:
             answer = await answered
+        finally:
+            late.cancel()
         if size > 0 and answer.status < 300:
             raise ConnectionError("S3 took a body whose end it has not got")
         self.is_reusable = size <= 0 and answer.keeps and not self._transport.is_closing()
