@@ -12,7 +12,7 @@ from instafeed.resources import Resources
 from instafeed.settings import Settings
 from tests.client import Client, eventually, http_client
 from tests.conftest import running_api
-from tests.media.test_receiving import stored
+from tests.media.test_receiving import digest, stored
 from tests.media.traces import Traces
 from tests.media.wire import wire
 from tests.photos import jpeg, large_jpeg
@@ -245,6 +245,30 @@ async def test_a_form_that_is_sent_again_with_its_key_is_one_post(
         return len(await traces.of(author) - before) == 2  # a row and an original
 
     await eventually(one_is_left)
+
+
+EPILOGUE = b" an epilogue" * 20_000  # it comes by itself
+
+
+@pytest.mark.parametrize("epilogue", [b"", EPILOGUE], ids=["", "with_epilogue"])
+async def test_a_content_digest_of_the_whole_form_is_checked(author: Client, traces: Traces, epilogue: bytes) -> None:
+    body = photo() + part("caption", b"Sea") + END + epilogue
+    await send(author, body, 201, **{"Content-Digest": digest(body)})
+    before = await traces.of(author)
+    for other in (photo() + part("caption", b"Lake") + END + epilogue, body + b".", jpeg()):
+        problem = await send(author, body, 400, **{"Content-Digest": digest(other)})
+        assert problem["type"] == "/problems/digest-mismatch"
+    assert await traces.of(author) == before
+
+
+async def test_a_content_digest_without_a_sha_256_is_refused_before_the_form_is_read(
+    author: Client, traces: Traces
+) -> None:
+    before = await traces.of(author)
+    for nonsense in ("md5=:AAAA:", f"{digest(b'a')}, {digest(b'b')}"):
+        problem = await send(author, b"no form at all", 422, **{"Content-Digest": nonsense})
+        assert [error["pointer"] for error in problem["errors"]] == ["Content-Digest"]
+    assert await traces.of(author) == before
 
 
 async def test_many_forms_of_one_author_at_once_do_not_wait_for_each_other_in_a_circle(author: Client) -> None:

@@ -1,5 +1,6 @@
 """The form of `POST /v1/posts/form`, parsed as it comes: its photo is passed on and never kept."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
@@ -11,10 +12,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from instafeed.api.dependencies import resources
 from instafeed.api.errors import body_pointer
-from instafeed.api.media import sent_bytes, sent_length
+from instafeed.api.media import sent_bytes, sent_digest, sent_length
 from instafeed.api.schemas import TimeIn
 from instafeed.api.text import AltText, Caption
-from instafeed.errors import FieldError, Invalid, MalformedBody
+from instafeed.errors import DigestMismatch, FieldError, Invalid, MalformedBody
 from instafeed.media import too_large
 
 if TYPE_CHECKING:
@@ -58,12 +59,14 @@ class PhotoForm:
         MalformedBody: the body is no form.
         Invalid: a field is unknown, there twice, or wrong.
         MediaTooLarge: it cannot be within the limit, by what came.
+        DigestMismatch: the body has another SHA-256 than its Content-Digest.
         MediaIncomplete, UploadTooSlow: as `sent_bytes`.
     """
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._max_bytes = resources(request).settings.upload_max_bytes
+        self._sha256: bytes | None = None
         self._pieces = self._parse()
         self._texts: dict[str, bytes] = {}
         self._fields = Fields()
@@ -73,7 +76,9 @@ class PhotoForm:
 
         Raises:
             MediaTooLarge: it cannot be within the limit, by the length that is announced.
+            Invalid: its Content-Digest has no SHA-256, or several.
         """
+        self._sha256 = sent_digest(self._request)
         if (sent_length(self._request) or 0) > self._max_bytes + _MORE_BYTES:
             raise too_large(self._max_bytes)
         if not await self._read_texts():
@@ -118,21 +123,28 @@ class PhotoForm:
             raise MalformedBody("Send the form as 'Content-Type: multipart/form-data' with a boundary.")
         events = _Events()
         parser = MultipartParser(options[b"boundary"], events.callbacks())
+        digest = hashlib.sha256()
         try:
             room = self._max_bytes + _MORE_BYTES
             async for chunk in sent_bytes(self._request):
                 room -= len(chunk)
                 if room < 0:  # the parser passes over what comes before the first part, for ever
                     raise too_large(self._max_bytes)
-                parser.write(chunk)
-                for piece in events.take():
-                    yield piece
-                if events.ended:
-                    return  # what may follow is no part of it
+                if self._sha256 is not None:
+                    digest.update(chunk)
+                if not events.ended:  # what may follow is no part of it
+                    parser.write(chunk)
+                    for piece in events.take():
+                        yield piece
+                if events.ended and self._sha256 is None:
+                    return
             parser.finalize()
         except FormParserError:
             raise MalformedBody("The body is no form: its parts are not as the boundary says.") from None
-        raise MalformedBody("The form broke off.")
+        if not events.ended:
+            raise MalformedBody("The form broke off.")
+        if digest.digest() != self._sha256:
+            raise DigestMismatch("The SHA-256 of what came is not the one in Content-Digest.")
 
 
 class _Events:

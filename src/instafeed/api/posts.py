@@ -9,7 +9,7 @@ from instafeed import errors, media, posts, scheduled
 from instafeed.api import present, schemas
 from instafeed.api.dependencies import Page, Reader, Res, Uploader, Writer
 from instafeed.api.form import PhotoForm
-from instafeed.api.media import UPLOAD_PROBLEMS, CameraFacts
+from instafeed.api.media import UPLOAD_PROBLEMS, CameraFacts, ContentDigest
 from instafeed.api.once import OnceOnly
 from instafeed.api.openapi import problems
 from instafeed.api.strict_json import JsonRoute
@@ -83,9 +83,17 @@ async def create_post(body: schemas.NewPost, res: Res, viewer: Writer, once: Onc
     },
 )
 async def create_post_from_form(
-    request: Request, res: Res, viewer: Uploader, once: OnceOnly, camera_facts: CameraFacts = False
+    request: Request,
+    res: Res,
+    viewer: Uploader,
+    once: OnceOnly,
+    _: ContentDigest = None,
+    camera_facts: CameraFacts = False,
 ) -> Response:
-    """Upload a photo and post it, for scripts: `curl -F photo=@sunset.jpg -F caption=Sunset`."""
+    """Upload a photo and post it, for scripts: `curl -F photo=@sunset.jpg -F caption=Sunset`.
+
+    `Content-Digest` is of the whole form, as it is sent.
+    """
     form = PhotoForm(request)
 
     async def make(post_id: int) -> schemas.Post:
