@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import shutil
 import struct
 import subprocess
@@ -1076,6 +1077,51 @@ def test_cut_short(render: Renderer, kind: str, part: float) -> None:
         pytest.skip("Pillow is built without AVIF")
     content = encoded(scene(), kind)
     assert refusal(render, content[: max(64, int(len(content) * part))]) is Reason.DAMAGED
+
+
+def grainy(mode: str) -> Image.Image:
+    """Every bit of its data matters."""
+    bands = [Image.effect_noise((61, 35), 60) for _ in Image.new(mode, (1, 1)).getbands()]
+    return Image.merge(mode, [Image.blend(band, scene(61, 35).convert("L"), 0.5) for band in bands])
+
+
+JPEGS_OF_ONE_SCAN = [
+    pytest.param("RGB", {"subsampling": 0}, id="baseline"),
+    pytest.param("RGB", {"subsampling": 2}, id="4:2:0"),
+    pytest.param("RGB", {"subsampling": 2, "restart_marker_blocks": 2}, id="restart markers"),
+    pytest.param("RGB", {"subsampling": 1, "restart_marker_rows": 1}, id="a restart marker a row"),
+    pytest.param("L", {}, id="grey"),
+    pytest.param("CMYK", {}, id="CMYK"),
+]
+
+
+@pytest.mark.parametrize(("mode", "options"), JPEGS_OF_ONE_SCAN)
+@pytest.mark.parametrize("left", [b"", b"\xff", b"\xff\xff"], ids=["nothing", "half", "half, filled"])
+def test_a_jpeg_may_lack_its_end_marker(render: Renderer, mode: str, options: dict[str, Any], left: bytes) -> None:
+    whole = encoded(grainy(mode), "JPEG", quality=90, **options)
+    assert whole.endswith(b"\xff\xd9")
+    there, lacking = render(whole), render(whole[:-2] + left)
+    assert lacking.document == there.document
+    assert lacking.content == there.content
+
+
+@pytest.mark.parametrize(("mode", "options"), JPEGS_OF_ONE_SCAN)
+def test_a_jpeg_that_lacks_any_of_its_data_is_refused(render: Renderer, mode: str, options: dict[str, Any]) -> None:
+    whole = encoded(grainy(mode), "JPEG", quality=90, **options)
+    data = whole.rindex(b"\xff\xda") + 14
+    restarts = {match.start() + more for match in re.finditer(rb"\xff[\xd0-\xd7]", whole[data:]) for more in range(3)}
+    for end in sorted({*range(len(whole) - 40, len(whole) - 2), *(data + at for at in restarts)}):
+        for left in (b"", b"\xff"):
+            assert refusal(render, whole[:end] + left) is Reason.DAMAGED, (end, left)
+
+
+def test_a_jpeg_of_several_scans_needs_its_end_marker(render: Renderer) -> None:
+    whole = encoded(scene(), "JPEG", progressive=True)
+    for end in (
+        len(whole) - 2,
+        whole.rindex(b"\xff\xda"),
+    ):  # what a scan adds is not missed by whoever does not know of it
+        assert refusal(render, whole[:end]) is Reason.DAMAGED
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF"])

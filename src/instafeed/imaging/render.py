@@ -24,6 +24,11 @@ _FEW_COLOURS, _COLOUR_STEP = 8, 3
 _AVIF_SPEED = 8
 _HASH_SIDE = 20
 _HASH_COMPONENTS = (4, 3)
+_JPEG_END = b"\xff\xd9"
+_JPEG_RESTARTS = [b"\xff%c" % number for number in range(0xD0, 0xD8)]
+# That they begin with different bits: one may happen to be what a decoder makes up.
+_JPEG_DATA = [byte * 8192 for byte in (b"\x55", b"\xaa", b"\xcc")]
+_JPEG_LAST_ROWS = 64
 _CLEAN_APERTURE = b"\0\0\0\x28clap"
 _PNG_DEPTH_AT = 24
 # Those chunks of a PNG that tell of its picture beside the critical ones, whose names begin with a capital.
@@ -115,8 +120,8 @@ def render_photo(source: str, out: str, max_pixels: int, encodings: Encodings) -
     if kind is Format.PNG:
         content = _picture_only(content)
     try:
-        with _refusing(), warnings.catch_warnings(action="ignore"):
-            size, master, camera = _decode(kind, BytesIO(content), max_pixels, encodings)
+        with warnings.catch_warnings(action="ignore"):
+            size, master, camera = _decode_whole(kind, content, max_pixels, encodings)
         return _write(size, master, camera, out, encodings)
     except MemoryError:
         raise Refused(Reason.TOO_MUCH_MEMORY) from None
@@ -144,6 +149,51 @@ def _refusing() -> Iterator[None]:
         raise Refused(Reason.TOO_MANY_PIXELS) from None
     except Exception:
         raise Refused(Reason.DAMAGED) from None
+
+
+def _decode_whole(
+    kind: Format, content: bytes, max_pixels: int, encodings: Encodings
+) -> tuple[_Size, Image.Image, Facts | None]:
+    """As `_decode`; a JPEG may lack its end marker, as some cameras and programs leave it out, but nothing else."""
+    try:
+        with _refusing():
+            return _decode(kind, BytesIO(content), max_pixels, encodings)
+    except Refused as refused:
+        if kind is not Format.JPEG or refused.reason is not Reason.DAMAGED:
+            raise
+    with _refusing():
+        if not _lacks_only_its_end(content):
+            raise Refused(Reason.DAMAGED)
+        return _decode(kind, BytesIO(content + _JPEG_END), max_pixels, encodings)
+
+
+def _lacks_only_its_end(jpeg: bytes) -> bool:
+    """Whether a JPEG with one scan has all of its data, and nothing after that."""
+    file = BytesIO(jpeg)
+    layers = cast("Any", _open(Format.JPEG, file)).layers
+    # The head of the only scan (ITU-T T.81, B.2.3): of all components, all coefficients, in all their bits.
+    head = jpeg[: file.tell()][-6 - 2 * layers :]
+    if head[:3] != bytes([0, 6 + 2 * layers, layers]) or head[-3:] != b"\0\x3f\0":
+        return False
+    data = jpeg.rstrip(b"\xff")  # half a marker
+    return _is_complete(data) and not _is_complete(data[:-1].rstrip(b"\xff"))
+
+
+def _is_complete(jpeg: bytes) -> bool:
+    """Whether a JPEG that ends with a byte of data lacks none. libjpeg makes up what is missing, and tells nobody; but then
+    data that follows would make a difference.
+    """
+
+    def last_rows(more: bytes) -> bytes:
+        image = _open(Format.JPEG, BytesIO(jpeg + more + _JPEG_END))
+        image.load()
+        return image.crop((0, max(0, image.height - _JPEG_LAST_ROWS), *image.size)).tobytes()
+
+    last = max(range(8), key=lambda number: jpeg.rfind(_JPEG_RESTARTS[number]))
+    # Where a marker is expected, only what comes after it counts.
+    restart = _JPEG_RESTARTS[(last + 1) % 8 if _JPEG_RESTARTS[last] in jpeg else 0]
+    whole = last_rows(b"")
+    return all(whole == last_rows(data + restart + data) for data in _JPEG_DATA)
 
 
 def _decode(

@@ -46,7 +46,7 @@ _JSONB_VERSION = b"\1"
 
 
 def _to_jsonb(value: Any) -> bytes:
-    return _JSONB_VERSION + orjson.dumps(value)
+    return _JSONB_VERSION + orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
 
 
 def _from_jsonb(data: bytes) -> Any:
