@@ -1,5 +1,6 @@
 """What becomes of a photo's pixels, and of everything else in its file. Here the decoder runs in the test's process."""
 
+import importlib
 import io
 import json
 import math
@@ -768,6 +769,23 @@ def test_a_high_dynamic_range_is_compressed_to_what_a_phone_shows(
     for primaries in (1, 9, 12):
         picture = render(naming(kind, (number,) * 3, primaries, curve)).webp["1080"]
         assert close(middle(picture), (expected,) * 3, 4)
+
+
+def test_what_another_picture_of_a_heif_file_names_is_not_for_the_one_that_is_shown(render: Renderer) -> None:
+    with_heif()
+    pillow_heif: Any = importlib.import_module("pillow_heif")
+    pictures = pillow_heif.from_pillow(plain("RGB", WIDE))  # such as what brightens it on a better display
+    pictures.add_from_pillow(plain("RGB", WIDE))
+    pictures[0].info["nclx_profile"] = {
+        "color_primaries": 9,
+        "transfer_characteristics": 16,
+        "matrix_coefficients": 6,
+        "full_range_flag": 1,
+    }
+    content = io.BytesIO()
+    pictures.save(content, primary_index=1, save_nclx_profile=True, **LOSSLESS["HEIF"])
+    assert content.getvalue().index(NCLX + struct.pack(">HH", 9, 16)) == content.getvalue().index(NCLX)
+    assert close(middle(render(content.getvalue()).webp["1080"]), WIDE, 4)
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF", "PNG"])

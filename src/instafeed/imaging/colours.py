@@ -14,10 +14,9 @@ PROFILES = "PIL.ImageCms"
 """Loaded for photos that need it, and by the decoders' template."""
 
 _Column = tuple[float, float, float]
-_NCLX = b"colrnclx", ">HH"
-_NAMING = {Format.HEIF: _NCLX, Format.AVIF: _NCLX, Format.PNG: (b"\0\0\0\4cICP", ">BB")}
+_NAMING = {Format.AVIF: (b"colrnclx", ">HH"), Format.PNG: (b"\0\0\0\4cICP", ">BB")}
 """Where a file names its primaries and curve: what stands before them, and how they are packed."""
-_SRGB = 1
+_SRGB, _UNSPECIFIED = 1, 2
 _PRIMARIES: dict[int, tuple[_Column, _Column, _Column]] = {
     _SRGB: ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)),
     9: ((0.67348, 0.27904, -0.00193), (0.16566, 0.67534, 0.02998), (0.12505, 0.04561, 0.79686)),
@@ -110,23 +109,28 @@ def profile_of(image: Image.Image, kind: Format, content: bytes, exif: Image.Exi
     "option file").
     """
     profile: bytes | None = image.info.get("icc_profile")
-    if not profile and kind in _NAMING:
-        profile = _named(content, *_NAMING[kind])
     if profile:
         return profile
+    primaries, curve = _named(image, kind, content)
+    if primaries in _PRIMARIES and (primaries != _SRGB or curve in {_PQ, _HLG}):
+        return named_profile(primaries, curve)
     if kind in {Format.HEIF, Format.AVIF}:
         return None
     return ADOBE_RGB if _is_option_file(exif) else None
 
 
-def _named(content: bytes, mark: bytes, packed: str) -> bytes | None:
-    at = content.find(mark)
-    if at < 0 or len(content) < at + len(mark) + 4:
-        return None
-    primaries, curve = struct.unpack_from(packed, content, at + len(mark))
-    if primaries not in _PRIMARIES or (primaries == _SRGB and curve not in {_PQ, _HLG}):
-        return None
-    return named_profile(primaries, curve)
+def _named(image: Image.Image, kind: Format, content: bytes) -> tuple[int, int]:
+    """Primaries and curve by H.273, as the file names them; "unspecified" if it does not."""
+    if kind is Format.HEIF and (named := image.info.get("nclx_profile")):
+        # The decoder knows which of the file's pictures it gives: those beside it may have other colours.
+        return named["color_primaries"], named["transfer_characteristics"]
+    if kind in _NAMING:
+        mark, packed = _NAMING[kind]
+        at = content.find(mark)
+        if 0 <= at <= len(content) - len(mark) - 4:
+            primaries, curve = struct.unpack_from(packed, content, at + len(mark))
+            return primaries, curve
+    return _UNSPECIFIED, _UNSPECIFIED
 
 
 def named_profile(primaries: int, curve: int) -> bytes:
